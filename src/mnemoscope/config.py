@@ -1,0 +1,192 @@
+"""A study file as frozen dataclasses. One TOML is one study; its resolved copy lies beside the results.
+
+pydantic validates at the file's border (`load_study`), so that every mistake in a file is reported at once with its
+path; inside the program these are plain dataclasses. Each field's docstring says what it means; a field without a
+default is required.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from mnemoscope.errors import ConfigError
+
+Mode = Literal["exact", "graded"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+CorpusFormat = Literal["auto", "megatron", "document", "npy", "tokens", "text"]
+Layout = Literal["documents", "packed"]
+
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The contexts k and continuations n at which every sequence is scored; all pairs are scored."""
+
+    contexts: tuple[int, ...]
+    """Context lengths k, in tokens, ascending."""
+    continuations: tuple[int, ...]
+    """Continuation lengths n, in tokens, ascending."""
+
+    def __post_init__(self) -> None:
+        for name, lengths in (("contexts", self.contexts), ("continuations", self.continuations)):
+            if not lengths or min(lengths) < 1 or list(lengths) != sorted(set(lengths)):
+                raise ConfigError(f"{name}: {list(lengths)} given; expected positive lengths in ascending order, each once")
+
+    @property
+    def max_context(self) -> int:
+        """The longest context, in tokens."""
+        return self.contexts[-1]
+
+    @property
+    def max_continuation(self) -> int:
+        """The longest continuation, in tokens: n_max."""
+        return self.continuations[-1]
+
+    @property
+    def window_tokens(self) -> int:
+        """Tokens of a sequence that the grid needs: k_max + n_max."""
+        return self.max_context + self.max_continuation
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    """Where sequences come from, and how bytes on disk become sequences."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    path: str | tuple[str, ...]
+    """A file, a glob, an fsspec address, or a list of them read as one corpus in the order given."""
+    format: CorpusFormat = "auto"
+    """`auto` decides by the file's name: .bin with .idx is megatron, .bin alone is document, .npy, .parquet, .arrow, .jsonl, .txt."""
+    tokenizer: str | None = None
+    """tokenizer.json, a folder that holds one, or a hub name; text needs one (default: the first model's own)."""
+    layout: Layout = "documents"
+    """For text: one sequence per document, or all documents packed into rows of `row_tokens`, end-of-text between them."""
+    row_tokens: int = 2049
+    """Length of a row of a headerless .bin, of a flat .npy, or of packed text, in tokens."""
+    token_dtype: Literal["uint16", "int32", "uint32", "int64"] = "uint16"
+    """The integer of a headerless .bin."""
+    column: str | None = None
+    """The Parquet, Arrow or JSONL field with text or token lists (default: `text`, `tokens` or `input_ids`, whichever is there)."""
+    bos: bool = False
+    """Put the tokenizer's beginning-of-sequence token before each document; only if the model was trained so."""
+    offset: int | Literal["random"] = 0
+    """Where a sequence's window starts in its row, in tokens; `random` draws it per row from `seed`."""
+    short_rows: Literal["error", "skip"] = "error"
+    """Rows shorter than the window: refuse the corpus, or leave them out and count them."""
+    sequences: str | None = None
+    """A Parquet or CSV file with a `sequence_id` column: score these rows only. Its column `num_repeats`, if there, is kept."""
+    sample: int | None = None
+    """Score this many rows drawn at random without replacement (by `seed`); default all."""
+    seed: int = 0
+    """Seed of `sample` and of random offsets."""
+
+    def __post_init__(self) -> None:
+        if self.row_tokens < 2:
+            raise ConfigError(f"row_tokens: {self.row_tokens} given; expected 2 or more")
+        if self.sample is not None and self.sample < 1:
+            raise ConfigError(f"sample: {self.sample} given; expected 1 or more")
+        if self.sample is not None and self.sequences is not None:
+            raise ConfigError("sample and sequences are both given; expected one of them")
+        if isinstance(self.offset, int) and self.offset < 0:
+            raise ConfigError(f"offset: {self.offset} given; expected 0 or more, or 'random'")
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The addresses as a tuple, however they were given."""
+        return (self.path,) if isinstance(self.path, str) else self.path
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """One causal language model at one revision."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    source: str
+    """A folder with config.json and *.safetensors, or a hub name such as EleutherAI/pythia-70m-deduped."""
+    revision: str | None = None
+    """A hub branch, tag or commit (step143000), or the subfolder of a local source that holds that revision."""
+    name: str | None = None
+    """The model's name in folders, tables and figures (default: last part of the source, and the revision)."""
+    dtype: Dtype = "float32"
+    """The number format of weights and activations; logits are always compared in float32."""
+    device: Device = "auto"
+    """Where the model runs; `auto` takes cuda, then mps, then cpu."""
+    attention: Literal["sdpa", "eager", "flash_attention_2"] | None = None
+    """transformers' attention implementation; default its own choice."""
+    remote_code: bool = False
+    """Run code that the model's repository brings along; off unless asked for here by name."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@+-]*", self.label):
+            raise ConfigError(f"models.name: {self.label!r} given; expected letters, digits, and . _ @ + - (it names a folder)")
+
+    @property
+    def label(self) -> str:
+        """The model's name in folders, tables and figures."""
+        if self.name is not None:
+            return self.name
+        base = self.source.rstrip("/").rsplit("/", 1)[-1] or self.source
+        return base if self.revision is None else f"{base}@{self.revision}"
+
+    @property
+    def training_step(self) -> int | None:
+        """The training step a revision named `stepN` stands for; None for other names."""
+        matched = re.fullmatch(r"step(\d+)", self.revision or "")
+        return int(matched.group(1)) if matched else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """One study: models over one corpus and its control, at one grid."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    models: tuple[ModelConfig, ...]
+    """The models or checkpoints, scored in this order."""
+    corpus: CorpusConfig
+    """The text the models were trained on: the members."""
+    contexts: tuple[int, ...]
+    """Context lengths k, in tokens, ascending."""
+    continuations: tuple[int, ...]
+    """Continuation lengths n, in tokens, ascending."""
+    control: CorpusConfig | None = None
+    """Text of the same kind that the models never saw; the excess over it is called memorization."""
+    mode: Mode = "graded"
+    """`exact`: full match, first mismatch and log-probabilities from one pass; `graded`: every match bit too."""
+    batch_size: int | Literal["auto"] = "auto"
+    """Sequences per forward pass; `auto` chooses from free memory once per run and records it."""
+    shard_rows: int = 4096
+    """Sequences per shard of the store: the most that a kill can lose."""
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise ConfigError("models: none given; expected at least one [[models]] table")
+        labels = [model.label for model in self.models]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ConfigError(f"models: the name {twice[0]!r} is given twice; expected each once (set `name`)")
+        if self.shard_rows < 1:
+            raise ConfigError(f"shard_rows: {self.shard_rows} given; expected 1 or more")
+        if isinstance(self.batch_size, int) and self.batch_size < 1:
+            raise ConfigError(f"batch_size: {self.batch_size} given; expected 1 or more, or 'auto'")
+        _ = self.grid  # a grid out of order is refused here, not at the first batch
+
+    @property
+    def grid(self) -> Grid:
+        """The contexts and continuations."""
+        return Grid(contexts=self.contexts, continuations=self.continuations)
+
+    @property
+    def groups(self) -> dict[str, CorpusConfig]:
+        """The corpora by group: `member`, and `control` where there is one."""
+        return {"member": self.corpus} | ({"control": self.control} if self.control else {})
