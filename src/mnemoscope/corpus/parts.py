@@ -1,0 +1,90 @@
+"""Several files as one long run of bytes: mapped where they are local, read by ranges where they are not."""
+
+from __future__ import annotations
+
+import mmap
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope.corpus.sources import Source, reason
+from mnemoscope.errors import CorpusError
+
+# Mapped pages that were read stay resident until the system wants them back; giving them up after this many
+# bytes keeps the process small however long the sweep, and they are still in the system's cache.
+_RESIDENT_BYTES = 64 << 20
+
+
+@final
+class Parts:
+    """Files end to end; reading within one local file gives a view of its mapping, no copy."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.sources = tuple(sources)
+        self._stops = list(accumulate(source.size for source in sources))
+        self._mappings = [_Mapping(source) if source.is_local else None for source in sources]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all parts."""
+        return self._stops[-1]
+
+    @property
+    def name(self) -> str:
+        """The address, or the first and the last of several."""
+        first, last = self.sources[0].address, self.sources[-1].address
+        return first if len(self.sources) == 1 else f"{first} ... {last}"
+
+    def name_at(self, position: int) -> str:
+        """The address of the part that holds the byte at `position`."""
+        return self.sources[min(bisect_right(self._stops, position), len(self.sources) - 1)].address
+
+    def read(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Bytes start to stop, uint8, read-only; the range must lie within `size`."""
+        assert 0 <= start <= stop <= self.size, (start, stop, self.size)
+        pieces: list[NDArray[np.uint8]] = []
+        while start < stop:
+            part = bisect_right(self._stops, start)
+            end = min(stop, self._stops[part])
+            pieces.append(self._read_part(part, start, end))
+            start = end
+        if not pieces:
+            return np.empty(0, np.uint8)
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _read_part(self, part: int, start: int, stop: int) -> NDArray[np.uint8]:
+        first = self._stops[part] - self.sources[part].size
+        mapping = self._mappings[part]
+        if mapping is not None:
+            return mapping.read(start - first, stop - first)
+        return np.frombuffer(self.sources[part].read(start - first, stop - first), np.uint8)
+
+
+@final
+class _Mapping:
+    """One local file, mapped read-only."""
+
+    def __init__(self, source: Source) -> None:
+        self._num_read = 0
+        self._map: mmap.mmap | None = None
+        self._bytes = np.empty(0, np.uint8)
+        if source.size == 0:  # which the system refuses to map
+            return
+        try:
+            with Path(source.path).open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), source.size, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise CorpusError(f"{source.address}: cannot be mapped ({reason(error)})") from error
+        self._bytes = np.frombuffer(self._map, np.uint8)
+
+    def read(self, start: int, stop: int) -> NDArray[np.uint8]:
+        self._num_read += stop - start
+        if self._map is not None and self._num_read > _RESIDENT_BYTES and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._num_read = 0
+        return self._bytes[start:stop]
