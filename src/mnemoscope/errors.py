@@ -1,11 +1,11 @@
 """Every error Mnemoscope raises on purpose. One line each: what came, what is allowed, what to do.
 
-    MnemoscopeError          never raised itself; the command line turns each into one line and exit 2
-    ├── ConfigError          a study file or an option that cannot be meant
-    ├── CorpusError          a corpus file that is not what it says it is (names file, place, expectation)
-    ├── ModelError           a model that cannot be loaded safely, or that does not fit the corpus
-    ├── ScoringError         logits that are not numbers (names the sequence)
-    └── StoreError           a results folder of another run, not writable, full, or damaged
+MnemoscopeError          never raised itself; the command line turns each into one line and exit 2
+├── ConfigError          a study file or an option that cannot be meant
+├── CorpusError          a corpus file that is not what it says it is (names file, place, expectation)
+├── ModelError           a model that cannot be loaded safely, or that does not fit the corpus
+├── ScoringError         logits that are not numbers (names the sequence)
+└── StoreError           a results folder of another run, not writable, full, or damaged
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ class MnemoscopeError(Exception):
     """The root of the tree; its text is one line made for the user."""
 
 
-class ConfigError(MnemoscopeError):
-    """A study file or option that cannot be meant."""
+class ConfigError(MnemoscopeError, ValueError):
+    """A study file or option that cannot be meant; a ValueError too, so that pydantic gathers it with the others."""
 
 
 class CorpusError(MnemoscopeError):
