@@ -1,0 +1,313 @@
+"""Stored scores reduced to integer counts by group, number of repeats, context and continuation.
+
+Table by table in constant memory; counts of parts add up to the counts of the whole, so that parts may be
+counted anywhere. Suffixes: R rows, N continuation lengths, b bytes of match bits.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mnemoscope.config import Grid, Mode
+from mnemoscope.errors import ConfigError, StoreError
+
+NUM_BINS = 12
+FRAGILE_MARGIN_LOGITS = 1e-3
+"""A top-1 to top-2 margin that float32 arithmetic in another order (batch shape, kernel) can turn around."""
+ROWS_AT_ONCE = 1 << 16
+
+IntArray = NDArray[np.int64]
+T = TypeVar("T")
+
+
+class Stratum(NamedTuple):
+    """Sequences counted together."""
+
+    group: str
+    """`member` or `control`."""
+    num_repeats: int | None
+    """How often the sequence stands in the training stream; None where unknown."""
+    context: int
+    """Tokens."""
+    continuation: int
+    """Tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StratumCounts:
+    """Integer counts of the sequences of a stratum; None where the source does not say."""
+
+    num_sequences: int
+    """Sequences scored."""
+    num_memorized: int
+    """Sequences whose whole continuation matched: M = 1."""
+    num_fragile: int | None = None
+    """Sequences with a margin under the threshold somewhere along the path."""
+    num_fragile_memorized: int | None = None
+    """Those of them that are memorized."""
+    matched: tuple[int, ...] | None = None
+    """Sequences by num_matched, 0 to n; None in mode `exact`."""
+    first_mismatch: tuple[int, ...] | None = None
+    """Sequences by index of the first mismatch, 0 to n; n where there is none."""
+    binned: tuple[int, ...] | None = None
+    """Sequences by score bin; None in mode `exact`."""
+
+    def __add__(self, other: StratumCounts) -> StratumCounts:
+        return StratumCounts(
+            num_sequences=self.num_sequences + other.num_sequences,
+            num_memorized=self.num_memorized + other.num_memorized,
+            num_fragile=_add_known(self.num_fragile, other.num_fragile),
+            num_fragile_memorized=_add_known(self.num_fragile_memorized, other.num_fragile_memorized),
+            matched=_add_histograms(self.matched, other.matched),
+            first_mismatch=_add_histograms(self.first_mismatch, other.first_mismatch),
+            binned=_add_histograms(self.binned, other.binned),
+        )
+
+
+@dataclass(frozen=True)
+class MatchCounts:
+    """Counts of one model by stratum; `+` merges parts, in any order."""
+
+    strata: Mapping[Stratum, StratumCounts]
+
+    def __add__(self, other: MatchCounts) -> MatchCounts:
+        return _sum_strata([*self.strata.items(), *other.strata.items()])
+
+    def over_repeats(self) -> MatchCounts:
+        """The same counts with the number of repeats left out: sequences of every number together."""
+        return _sum_strata(
+            (stratum._replace(num_repeats=None), counts) for stratum, counts in self.strata.items()
+        )
+
+
+class BinCounts(NamedTuple):
+    """A published cell: counts of the 12 score bins, {0}, (0, 0.1), [0.1, 0.2) ... [0.9, 1), {1}."""
+
+    context: int
+    continuation: int
+    counts: tuple[int, ...]
+
+
+class MemorizedCount(NamedTuple):
+    """A published cell of which only the number of memorized sequences is known."""
+
+    context: int
+    continuation: int
+    num_memorized: int
+    num_sequences: int
+
+
+def score_bin(num_matched: int, continuation: int) -> int:
+    """The score bin, 0 to 11, of num_matched hits in n tokens, in integers: floats misplace borders."""
+    if num_matched == 0:
+        return 0
+    return NUM_BINS - 1 if num_matched == continuation else 1 + 10 * num_matched // continuation
+
+
+def count_matches(
+    tables: Iterable[pa.Table],
+    grid: Grid,
+    mode: Mode,
+    *,
+    fragile_margin_logits: float = FRAGILE_MARGIN_LOGITS,
+) -> MatchCounts:
+    """The counts of one model's `scores` tables, read once in constant memory.
+
+    Raises StoreError where a row has a context outside the grid, lacks its match bits in mode `graded`, or
+    has bits that contradict its first mismatch.
+    """
+    tallies: dict[Stratum, IntArray] = {}
+    for table in tables:
+        for start in range(0, table.num_rows, ROWS_AT_ONCE):
+            rows = _read_rows(table.slice(start, ROWS_AT_ONCE), grid, mode)
+            for index, continuation in enumerate(grid.continuations):
+                fragile_R = rows.smallest_margin_RN[:, index] < fragile_margin_logits
+                for stratum, tally in _tally_continuation(rows, continuation, fragile_R):
+                    tallies[stratum] = tallies[stratum] + tally if stratum in tallies else tally
+    return MatchCounts(
+        {stratum: _counts_of(tally, stratum, mode) for stratum, tally in sorted_strata(tallies)}
+    )
+
+
+def from_bins(cells: Iterable[BinCounts | MemorizedCount], *, group: str = "member") -> MatchCounts:
+    """Counts from published tables, which then pass through the same statistics as stored scores."""
+    strata: dict[Stratum, StratumCounts] = {}
+    for cell in cells:
+        stratum = Stratum(group, None, cell.context, cell.continuation)
+        if stratum in strata:
+            raise ConfigError(
+                f"k = {cell.context}, n = {cell.continuation} is given twice; expected each cell once"
+            )
+        strata[stratum] = _published_counts(cell)
+    return MatchCounts(dict(sorted_strata(strata)))
+
+
+def sorted_strata(strata: Mapping[Stratum, T]) -> list[tuple[Stratum, T]]:
+    """The strata by group (members first), context, continuation and number of repeats (unknown first)."""
+
+    def rank(item: tuple[Stratum, T]) -> tuple[bool, str, int, int, int]:
+        group, num_repeats, context, continuation = item[0]
+        return group != "member", group, context, continuation, -1 if num_repeats is None else num_repeats
+
+    return sorted(strata.items(), key=rank)
+
+
+def _published_counts(cell: BinCounts | MemorizedCount) -> StratumCounts:
+    if isinstance(cell, MemorizedCount):
+        if not 0 <= cell.num_memorized <= cell.num_sequences:
+            raise ConfigError(f"{cell}: expected num_memorized from 0 to num_sequences")
+        return StratumCounts(num_sequences=cell.num_sequences, num_memorized=cell.num_memorized)
+    if len(cell.counts) != NUM_BINS or min(cell.counts) < 0:
+        raise ConfigError(f"{cell}: expected {NUM_BINS} counts of 0 or more, one per score bin")
+    return StratumCounts(
+        num_sequences=sum(cell.counts), num_memorized=cell.counts[-1], binned=tuple(cell.counts)
+    )
+
+
+class _Rows(NamedTuple):
+    strata: list[tuple[str, int | None, int]]
+    """Group, number of repeats and context of the strata present."""
+    stratum_R: IntArray
+    """Index into `strata`."""
+    first_mismatch_R: IntArray
+    matched_Rb: NDArray[np.uint8] | None
+    smallest_margin_RN: NDArray[np.float32]
+
+
+def _read_rows(table: pa.Table, grid: Grid, mode: Mode) -> _Rows:
+    strata, stratum_R = _strata_of_rows(table, grid)
+    margin = table.column("smallest_margin").combine_chunks()
+    return _Rows(
+        strata=strata,
+        stratum_R=stratum_R,
+        first_mismatch_R=table.column("first_mismatch").to_numpy().astype(np.int64),
+        matched_Rb=_match_bytes(table, grid) if mode == "graded" else None,
+        smallest_margin_RN=margin.flatten().to_numpy(zero_copy_only=False).reshape(table.num_rows, -1),
+    )
+
+
+def _strata_of_rows(table: pa.Table, grid: Grid) -> tuple[list[tuple[str, int | None, int]], IntArray]:
+    contexts = np.asarray(grid.contexts, np.int64)
+    context_R = table.column("context").to_numpy().astype(np.int64)
+    unknown = np.setdiff1d(context_R, contexts)
+    if unknown.size:
+        raise StoreError(
+            f"scores have context {unknown[0]}; expected one of the grid's {list(grid.contexts)}"
+        )
+    groups = table.column("group").cast(pa.string()).combine_chunks().dictionary_encode()
+    names: list[str] = groups.dictionary.to_pylist()
+    # One integer per row: 0 stands for an unknown number of repeats.
+    repeats_R = table.column("num_repeats").cast(pa.int64()).fill_null(-1).to_numpy() + 1
+    code_R = groups.indices.to_numpy().astype(np.int64) * len(contexts) + np.searchsorted(contexts, context_R)
+    codes, stratum_R = np.unique((code_R << 32) + repeats_R, return_inverse=True)
+    strata: list[tuple[str, int | None, int]] = []
+    for code in codes.tolist():
+        group, context = divmod(code >> 32, len(contexts))
+        repeats = code & 0xFFFFFFFF
+        strata.append((names[group], repeats - 1 if repeats else None, grid.contexts[context]))
+    return strata, stratum_R.astype(np.int64)
+
+
+def _match_bytes(table: pa.Table, grid: Grid) -> NDArray[np.uint8]:
+    column = table.column("matched").combine_chunks()
+    if column.null_count:
+        raise StoreError(f"scores lack {column.null_count} rows' match bits; expected all in mode 'graded'")
+    width = -(-grid.max_continuation // 8)
+    if column.type.byte_width != width:
+        raise StoreError(f"scores have {column.type.byte_width} bytes of match bits; expected {width}")
+    data = np.frombuffer(column.buffers()[1], np.uint8)
+    return data[column.offset * width :][: table.num_rows * width].reshape(table.num_rows, width)
+
+
+def _tally_continuation(
+    rows: _Rows, continuation: int, fragile_R: NDArray[np.bool_]
+) -> Iterable[tuple[Stratum, IntArray]]:
+    """Per stratum: counts by num_matched (0 in `exact`), by first mismatch, fragile, fragile memorized."""
+    size, num_strata = continuation + 1, len(rows.strata)
+    first_R = np.minimum(rows.first_mismatch_R, continuation)
+    memorized_R = first_R == continuation
+
+    def histogram(value_R: IntArray, width: int, chosen: NDArray[np.bool_] | None = None) -> IntArray:
+        place_R = rows.stratum_R * width + value_R
+        place_R = place_R if chosen is None else place_R[chosen]
+        return np.bincount(place_R, minlength=num_strata * width).reshape(num_strata, width)
+
+    matched = np.zeros((num_strata, size), np.int64)
+    if rows.matched_Rb is not None:
+        num_matched_R = _num_matched(rows.matched_Rb, continuation)
+        if not np.array_equal(num_matched_R == continuation, memorized_R):
+            raise StoreError(
+                f"scores' match bits contradict first_mismatch at n = {continuation}; score again"
+            )
+        matched = histogram(num_matched_R, size)
+    nothing_R = np.zeros_like(first_R)
+    fragile = histogram(nothing_R, 1, fragile_R)
+    fragile_memorized = histogram(nothing_R, 1, fragile_R & memorized_R)
+    tallies = np.concatenate([matched, histogram(first_R, size), fragile, fragile_memorized], axis=1)
+    for (group, num_repeats, context), tally in zip(rows.strata, tallies, strict=True):
+        yield Stratum(group, num_repeats, context, continuation), tally
+
+
+def _num_matched(matched_Rb: NDArray[np.uint8], continuation: int) -> IntArray:
+    """Set bits among the first n; the mask cuts off longer continuations and the padding of the last byte."""
+    mask_b = np.packbits(np.arange(matched_Rb.shape[1] * 8) < continuation)
+    return np.bitwise_count(matched_Rb & mask_b).sum(axis=1, dtype=np.int64)
+
+
+def _counts_of(tally: IntArray, stratum: Stratum, mode: Mode) -> StratumCounts:
+    size = stratum.continuation + 1
+    values: list[int] = tally.tolist()
+    matched, first_mismatch = tuple(values[:size]), tuple(values[size : 2 * size])
+    binned = [0] * NUM_BINS
+    for num_matched, count in enumerate(matched):
+        binned[score_bin(num_matched, stratum.continuation)] += count
+    return StratumCounts(
+        num_sequences=sum(first_mismatch),
+        num_memorized=first_mismatch[-1],
+        num_fragile=values[-2],
+        num_fragile_memorized=values[-1],
+        matched=matched if mode == "graded" else None,
+        first_mismatch=first_mismatch,
+        binned=tuple(binned) if mode == "graded" else None,
+    )
+
+
+def _sum_strata(items: Iterable[tuple[Stratum, StratumCounts]]) -> MatchCounts:
+    parts: defaultdict[Stratum, list[StratumCounts]] = defaultdict(list)
+    for stratum, counts in items:
+        parts[stratum].append(counts)
+    total = {stratum: _sum_counts(counts) for stratum, counts in parts.items()}
+    return MatchCounts(dict(sorted_strata(total)))
+
+
+def _sum_counts(counts: list[StratumCounts]) -> StratumCounts:
+    total = counts[0]
+    for part in counts[1:]:
+        total += part
+    return total
+
+
+def _add_known(left: int | None, right: int | None) -> int | None:
+    """Refuses to add what is known to what is not: half a count would pass for a whole one."""
+    if left is None or right is None:
+        if left is not right:
+            raise ConfigError(
+                "counts with and without fragile rows cannot be added; expected one kind of source"
+            )
+        return None
+    return left + right
+
+
+def _add_histograms(left: tuple[int, ...] | None, right: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    if left is None or right is None:
+        if left is not right:
+            raise ConfigError("counts of modes 'exact' and 'graded' cannot be added; expected one mode")
+        return None
+    return tuple(a + b for a, b in zip(left, right, strict=True))
