@@ -28,7 +28,7 @@ def digest_bytes(parts: Parts) -> str:
         last = parts.size - _BLOCK_BYTES
         starts = [0, *(last * block // (_NUM_BLOCKS + 1) for block in range(1, _NUM_BLOCKS + 1)), last]
     for start in starts:
-        hashed.update(parts.read(start, min(start + _BLOCK_BYTES, parts.size)).data)
+        hashed.update(parts.copy(start, min(start + _BLOCK_BYTES, parts.size)))
     return hashed.hexdigest()
 
 

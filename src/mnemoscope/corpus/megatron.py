@@ -55,8 +55,9 @@ class MegatronIndex:
         expected = self._pointers_at + 8 * self.num_sequences + 8 * num_documents
         if parts.size not in (expected, expected + self.num_sequences):
             raise CorpusError(
-                f"{self.name}: {parts.size} bytes found; expected {expected} for the {self.num_sequences} sequences "
-                f"and {num_documents} documents that its header names: truncated, or the header lies"
+                f"{self.name}: {parts.size} bytes found; expected {expected} "
+                f"for the {self.num_sequences} sequences and {num_documents} documents its header names: "
+                "truncated, or the header lies"
             )
         if self.num_sequences == 0:
             raise CorpusError(f"{self.name}: holds no sequences; expected at least one")

@@ -28,7 +28,7 @@ _FAMILIES: Final[Mapping[str, Family]] = {
     ".bin": "bin",
     ".npy": "npy",
     ".txt": "whole",
-    **{suffix: "fields" for suffix in (*TABLE_SUFFIXES, *JSON_LINES_SUFFIXES)},
+    **dict[str, Family].fromkeys((*TABLE_SUFFIXES, *JSON_LINES_SUFFIXES), "fields"),
 }
 _ALLOWED: Final[Mapping[CorpusFormat, tuple[Family, ...]]] = {
     "auto": ("bin", "npy", "fields", "whole"),
