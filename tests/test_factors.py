@@ -68,7 +68,7 @@ BINS_70M = {
 
 
 def published_models():
-    """The published counts as models; the smallest from its score bins, the others from their memorized counts."""
+    """The published counts as models; the smallest from its bins, the others from single counts."""
     models = {}
     for label, (num_parameters, num_non_embedding, counts) in PUBLISHED.items():
         if label == "70m":
@@ -197,7 +197,7 @@ def test_exact_mode_has_full_matches_and_no_scores():
 
 
 def test_damaged_scores_are_refused():
-    """A context outside the grid, lost bits, and bits against the first mismatch are errors that say what came."""
+    """A context outside the grid, lost bits, bits against the first mismatch: errors that say what came."""
     good = [("member", None, 2, [True] * 10, (1, 1, 1))]
     table = scores_table(good)
     with pytest.raises(StoreError, match="context 3; expected one of the grid's"):
@@ -224,7 +224,7 @@ def test_bins_are_left_closed(n):
 
 
 def test_published_table():
-    """The published counts of fully memorized sequences come out, every model and cell, with Wilson intervals."""
+    """The published counts of memorized sequences come out in every cell, with Wilson intervals."""
     result = factors(published_models())
     rows = result.memorized.to_pylist()
     found = {(row["model"], row["context"], row["continuation"]): row for row in rows}
@@ -251,7 +251,7 @@ def test_published_bins():
 def test_published_trends():
     """Published: rises with size in every cell, falls along n and ever more slowly, rises along k.
 
-    The bend along k: the paper says ever faster; the smallest model's series, the only one that can be trusted,
+    The bend along k: the paper says ever faster; the smallest model's series, the only trusted one,
     bends the other way.
     """
     result = factors(published_models())
@@ -314,7 +314,7 @@ def test_saturation_is_recovered():
 
 
 def test_excess_over_control():
-    """Excess is member minus control share: 60/1000 - 5/500 = 0.05, inside its interval, and the trend uses it."""
+    """Excess is member minus control share: 60/1000 - 5/500 = 0.05, inside its interval."""
     counts = constant(60) + constant(5, 500, "control")
     result = factors({"a": model("a", counts)})
     (row,) = result.excess.to_pylist()
@@ -357,7 +357,7 @@ def test_repeats_are_a_dose_response():
 
 
 def test_only_last_checkpoints_carry_the_size_trend():
-    """Of one source only the last step counts along size (no step is the final one); steps have their own table."""
+    """Of one source only the last step counts along size (no step is the final one)."""
     models = [
         model("a@1", constant(1), step=1, source="a"),
         model("a@9", constant(5), step=9, source="a"),

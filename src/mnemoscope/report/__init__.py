@@ -1,0 +1,1 @@
+"""Results drawn: terminal tables, figures, and a page. Nothing here computes a statistic."""
