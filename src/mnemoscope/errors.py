@@ -16,7 +16,7 @@ class MnemoscopeError(Exception):
 
 
 class ConfigError(MnemoscopeError, ValueError):
-    """A study file or option that cannot be meant; a ValueError too, so that pydantic gathers it with the others."""
+    """A study file or option that cannot be meant; a ValueError too, so that pydantic gathers them all."""
 
 
 class CorpusError(MnemoscopeError):
@@ -28,7 +28,15 @@ class ModelError(MnemoscopeError):
 
 
 class ScoringError(MnemoscopeError):
-    """Logits that are NaN or infinite."""
+    """Logits that are NaN or infinite, or a sequence for which memory does not suffice."""
+
+    def __init__(self, message: str, row: int | None = None) -> None:
+        super().__init__(message, row)
+        self.row = row
+        """The sequence's row in the array that was being scored, where one is to blame."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class StoreError(MnemoscopeError):

@@ -1,11 +1,34 @@
-"""Match facts of a batch of sequences (contract; the kernel is being written)."""
+"""Match facts of sequences: the kernel that Mnemoscope exists for.
+
+One teacher-forced pass over the first k_max + n_max tokens gives the model's greedy choice after every true prefix.
+Greedy decoding from any context k repeats the truth up to the first position m >= k at which that choice differs, so
+the one pass decides for the whole grid: full matches, first mismatches, log-probabilities (mode `exact`). Only the
+matches *after* a first mismatch need decoding (mode `graded`), which `rollouts` does from m on, over the keys and
+values that the pass has left, once for all contexts with the same m.
+
+Axes: R sequences of the call, B sequences of a batch, W tokens of a window, J judged positions k_min .. W-1,
+C contexts, N continuations, n index in the continuation (0 .. n_max-1), P picked positions, D width, V vocabulary.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+
+from mnemoscope.config import Grid, Mode
+from mnemoscope.errors import ScoringError
+from mnemoscope.model import CausalLM
+from mnemoscope.rollouts import Branches, Decoded, RolloutPool, decode_by_whole_passes
+
+LOGITS_PER_CHUNK: Final = {"cpu": 1 << 22, "cuda": 1 << 27, "mps": 1 << 25}
+"""Float32 logits held at a time: on a CPU what stays near the cache, else a share of the card."""
 
 
 class MatchFacts(NamedTuple):
@@ -20,3 +43,246 @@ class MatchFacts(NamedTuple):
     mode the path ends with its first mismatch."""
     log_probability_RCN: NDArray[np.float32]
     """float32 [R, C, N]: log-probability (nats) of the true continuation of each length n, given the context."""
+
+
+class _Judged(NamedTuple):
+    """The teacher-forced facts of a batch at positions k_min .. W-1, on the host."""
+
+    hit_BJ: NDArray[np.bool_]
+    log_probability_BJ: NDArray[np.float32]
+    margin_BJ: NDArray[np.float32]
+    """Top-1 to top-2 margin in logits; at a miss only where it is the first after some context, else infinite."""
+    choice_BJ: NDArray[np.int64]
+    """The greedy token: the true one at a hit, the model's at a first mismatch, undefined elsewhere."""
+
+
+class _Paths:
+    """The greedy paths of R sequences from every context, as far as they are known yet."""
+
+    def __init__(self, num_sequences: int, grid: Grid, mode: Mode) -> None:
+        shape = (num_sequences, len(grid.contexts), grid.max_continuation)
+        self.grid, self.mode = grid, mode
+        self.matched_RCn = np.zeros(shape, np.bool_)
+        self.margin_RCn = np.full(shape, np.inf, np.float32)
+        self.log_probability_RCN = np.zeros((*shape[:2], len(grid.continuations)), np.float32)
+        self.first_mismatch_RC = np.full(shape[:2], grid.max_continuation, np.int32)
+
+    def take(self, judged: _Judged, first_row: int) -> None:
+        """Enter a batch's facts: everything up to and with each context's first mismatch."""
+        grid, rows = self.grid, slice(first_row, first_row + len(judged.hit_BJ))
+        first_position, lengths = grid.contexts[0], np.array(grid.continuations)
+        index = np.arange(grid.max_continuation)
+        for c, context in enumerate(grid.contexts):
+            span = slice(context - first_position, context - first_position + grid.max_continuation)
+            first = first_miss(judged.hit_BJ[:, span])
+            self.first_mismatch_RC[rows, c] = first
+            self.matched_RCn[rows, c] = index < first[:, None]
+            self.margin_RCn[rows, c] = np.where(index <= first[:, None], judged.margin_BJ[:, span], np.inf)
+            sums = np.cumsum(judged.log_probability_BJ[:, span], axis=1, dtype=np.float64)
+            self.log_probability_RCN[rows, c] = sums[:, lengths - 1]
+
+    def take_rollouts(self, branches: Branches, decoded: Decoded, truth_RW: NDArray[np.int64]) -> None:
+        """Enter what branches said after their first mismatch, for every context that shares each."""
+        index = np.arange(self.grid.max_continuation)
+        for c, context in enumerate(self.grid.contexts):
+            mine = context + self.first_mismatch_RC[branches.row, c] == branches.start
+            rows, start = branches.row[mine], branches.start[mine]
+            step_Pn = index + context - start[:, None] - 1  # the branch's token that stands at this index
+            inside_Pn = step_Pn >= 0
+            step_Pn = step_Pn.clip(0, decoded.tokens.shape[1] - 1)
+            tokens_Pn = np.take_along_axis(decoded.tokens[mine], step_Pn, axis=1)
+            margins_Pn = np.take_along_axis(decoded.margins[mine], step_Pn, axis=1)
+            truth_Pn = truth_RW[rows, context : context + self.grid.max_continuation]
+            self.matched_RCn[rows, c] = np.where(inside_Pn, tokens_Pn == truth_Pn, self.matched_RCn[rows, c])
+            self.margin_RCn[rows, c] = np.where(inside_Pn, margins_Pn, self.margin_RCn[rows, c])
+
+    def facts(self) -> MatchFacts:
+        """The facts, when all paths are complete."""
+        smallest_RCn = np.minimum.accumulate(self.margin_RCn, axis=2)
+        return MatchFacts(
+            matched_RCn=self.matched_RCn if self.mode == "graded" else None,
+            first_mismatch_RC=self.first_mismatch_RC,
+            smallest_margin_RCN=smallest_RCn[:, :, np.array(self.grid.continuations) - 1],
+            log_probability_RCN=self.log_probability_RCN,
+        )
+
+
+def score_sequences(
+    model: CausalLM,
+    tokens_RW: NDArray[np.int64],
+    grid: Grid,
+    *,
+    mode: Mode,
+    batch_size: int,
+    progress: Callable[[int], None] | None = None,
+) -> MatchFacts:
+    """The match facts of R sequences, given as int64 [R, W] token ids with W >= k_max + n_max.
+
+    They equal those of plain greedy decoding in the same precision, but for near-ties (`smallest_margin`). At most
+    `batch_size` sequences share a pass; when memory runs out it is halved and the call starts over. `progress` is told
+    the number of sequences behind each finished batch (a negative number when starting over). ScoringError: logits
+    that are NaN or infinite, or no memory for a single sequence.
+    """
+    tokens_RW = np.ascontiguousarray(tokens_RW[:, : grid.window_tokens], dtype=np.int64)
+    while True:
+        num_done, limit = 0, min(batch_size, model.batch_limit)
+        paths = _Paths(len(tokens_RW), grid, mode)
+        try:
+            for num_sequences in _score_batches(model, tokens_RW, paths, batch_size=limit):
+                num_done += num_sequences
+                if progress is not None:
+                    progress(num_sequences)
+            return paths.facts()
+        except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+            if not _is_out_of_memory(error):
+                raise
+            if limit == 1:
+                raise ScoringError(
+                    f"no memory for one sequence of {grid.window_tokens} tokens; "
+                    "expected more memory, a smaller model or dtype"
+                ) from error
+        if progress is not None and num_done:
+            progress(-num_done)
+        model.batch_limit = limit // 2
+        if model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def first_miss(hit_Bn: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Index of each row's first False, int32 [B]; the row's length where there is none."""
+    return np.where(hit_Bn.all(axis=1), hit_Bn.shape[1], hit_Bn.argmin(axis=1)).astype(np.int32)
+
+
+def _score_batches(model: CausalLM, tokens_RW: NDArray[np.int64], paths: _Paths, *, batch_size: int) -> Iterator[int]:
+    """Fill `paths` batch by batch, yielding each batch's number of sequences."""
+    grid, decodes = paths.grid, paths.mode == "graded"
+    pool = (
+        RolloutPool(model, grid, batch_size=batch_size)
+        if decodes and model.may_share_keys(grid.window_tokens)
+        else None
+    )
+    for first_row in range(0, len(tokens_RW), batch_size):
+        tokens_BW = tokens_RW[first_row : first_row + batch_size]
+        cache = DynamicCache() if pool is not None else None
+        judged = _judge(model, tokens_BW, grid, cache=cache, first_row=first_row)
+        paths.take(judged, first_row)
+        if decodes:
+            branches = _branches(judged, grid, first_row=first_row)
+            if pool is None or cache is None:
+                decoded = decode_by_whole_passes(model, branches, tokens_RW, batch_size=batch_size)
+                paths.take_rollouts(branches, decoded, tokens_RW)
+            else:
+                pool.add(branches, cache, first_row=first_row, num_sequences=len(tokens_BW))
+                is_last = first_row + batch_size >= len(tokens_RW)
+                if pool.is_full or (is_last and not pool.is_empty):
+                    paths.take_rollouts(*pool.decode(), tokens_RW)
+        yield len(tokens_BW)
+
+
+@torch.inference_mode()
+def _judge(
+    model: CausalLM, tokens_BW: NDArray[np.int64], grid: Grid, *, cache: DynamicCache | None, first_row: int
+) -> _Judged:
+    """The teacher-forced pass: is the truth the greedy choice, how probable, and by what margin."""
+    first_position = grid.contexts[0]
+    tokens = torch.from_numpy(tokens_BW).to(model.device)
+    hidden_BJD = model.hidden_states(tokens[:, :-1], cache=cache)[:, first_position - 1 :]
+    truth_BJ = tokens[:, first_position:]
+    hit_P, log_probability_P, margin_P = _read_truth(model, hidden_BJD.flatten(0, 1), truth_BJ.flatten())
+    hit_BJ = hit_P.view(truth_BJ.shape).cpu().numpy()
+    margin_BJ = margin_P.view(truth_BJ.shape).cpu().numpy()
+    choice_BJ = tokens_BW[:, first_position:].copy()
+    row_P, place_P = first_misses(hit_BJ, grid)
+    if len(row_P):
+        at = (torch.from_numpy(row_P).to(model.device), torch.from_numpy(place_P).to(model.device))
+        choice_P, miss_margin_P = _read_misses(model, hidden_BJD[at], truth_BJ[at])
+        choice_BJ[row_P, place_P], margin_BJ[row_P, place_P] = (
+            choice_P.cpu().numpy(),
+            miss_margin_P.cpu().numpy(),
+        )
+    log_probability_BJ = log_probability_P.view(truth_BJ.shape).cpu().numpy()
+    _check_finite(log_probability_BJ, first_row=first_row, first_position=first_position)
+    return _Judged(hit_BJ, log_probability_BJ, margin_BJ, choice_BJ)
+
+
+def _read_truth(model: CausalLM, hidden_PD: Tensor, truth_P: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Whether the truth has the largest logit, its log-probability, its margin (infinite where it is no hit); all [P].
+
+    A chunk of logits at a time, each read three times: for its largest value, its normaliser, and its largest value
+    but the truth's. That is several times faster than an argmax or a top-2 of every row.
+    """
+    chunk = max(1, LOGITS_PER_CHUNK[model.device.type] // model.identity.vocab_size)
+    hits, log_probabilities, margins = [], [], []
+    for first in range(0, len(truth_P), chunk):
+        logits_PV, truth_P1 = (
+            model.logits(hidden_PD[first : first + chunk]),
+            truth_P[first : first + chunk, None],
+        )
+        truth_logit_P1 = logits_PV.gather(1, truth_P1)
+        log_probabilities.append(-F.cross_entropy(logits_PV, truth_P1[:, 0], reduction="none"))
+        rival_P1 = logits_PV.scatter_(1, truth_P1, -torch.inf).amax(1, keepdim=True)
+        hits.append(truth_logit_P1 >= rival_P1)
+        margins.append(torch.where(hits[-1], truth_logit_P1 - rival_P1, torch.inf))
+    return torch.cat(hits)[:, 0], torch.cat(log_probabilities), torch.cat(margins)[:, 0]
+
+
+def _read_misses(model: CausalLM, hidden_PD: Tensor, truth_P: Tensor) -> tuple[Tensor, Tensor]:
+    """The greedy token and its margin at positions that are known to miss the truth; both [P].
+
+    The logits are computed anew, in another shape: at a near-tie the truth could come out on top this time, so it is
+    ruled out as the choice; the margin, near zero then, tells.
+    """
+    chunk = max(1, LOGITS_PER_CHUNK[model.device.type] // model.identity.vocab_size)
+    choices, margins = [], []
+    for first in range(0, len(truth_P), chunk):
+        values_P2, tokens_P2 = model.logits(hidden_PD[first : first + chunk]).topk(2, dim=-1)
+        is_truth_P = tokens_P2[:, 0] == truth_P[first : first + chunk]
+        choices.append(torch.where(is_truth_P, tokens_P2[:, 1], tokens_P2[:, 0]))
+        margins.append(values_P2[:, 0] - values_P2[:, 1])
+    return torch.cat(choices), torch.cat(margins)
+
+
+def first_misses(hit_BJ: NDArray[np.bool_], grid: Grid) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row and place (in judged positions) of every miss that ends the greedy path of some context; each once."""
+    ends_BJ = np.zeros_like(hit_BJ)
+    for context in grid.contexts:
+        first_place = context - grid.contexts[0]
+        first = first_miss(hit_BJ[:, first_place : first_place + grid.max_continuation])
+        rows = np.flatnonzero(first < grid.max_continuation)
+        ends_BJ[rows, first_place + first[rows]] = True
+    rows, places = np.nonzero(ends_BJ)
+    return rows, places
+
+
+def _branches(judged: _Judged, grid: Grid, *, first_row: int) -> Branches:
+    """What is left to decode of a batch: one branch per mismatch, as far as the last context that shares it needs."""
+    rows, places = first_misses(judged.hit_BJ, grid)
+    start = places + grid.contexts[0]
+    ends = np.array(grid.contexts) + grid.max_continuation
+    reach = np.zeros(len(rows), np.int64)
+    for context, end in zip(grid.contexts, ends, strict=True):
+        first = context + first_miss(judged.hit_BJ[:, context - grid.contexts[0] : end - grid.contexts[0]])
+        reach = np.where(first[rows] == start, end, reach)
+    num_steps = reach - start - 1
+    kept = num_steps > 0
+    return Branches(
+        row=(rows + first_row)[kept],
+        start=start[kept],
+        token=judged.choice_BJ[rows, places][kept],
+        num_steps=num_steps[kept],
+    )
+
+
+def _check_finite(log_probability_BJ: NDArray[np.float32], *, first_row: int, first_position: int) -> None:
+    bad = np.argwhere(np.isnan(log_probability_BJ) | (log_probability_BJ == np.inf))
+    if len(bad):
+        row, place = (int(i) for i in bad[0])
+        raise ScoringError(
+            f"the model's logits are not finite in row {first_row + row}, "
+            f"at or before position {first_position + place}; expected numbers (damaged weights, or a precision too low: try dtype float32)",
+            row=first_row + row,
+        )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

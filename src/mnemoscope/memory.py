@@ -1,0 +1,80 @@
+"""How many sequences fit into one pass: free memory divided by what a sequence needs at its peak."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from mnemoscope.config import Grid, Mode
+from mnemoscope.model import CausalLM
+
+MOST_SEQUENCES: Final = {"cpu": 32, "cuda": 256, "mps": 64}
+"""Larger batches were no faster: on a CPU activations leave the cache, on an accelerator it is busy already."""
+SHARE_OF_FREE: Final = 0.6
+"""Of the free memory; the rest is for the allocator's gaps, the head's chunk of logits, and other processes."""
+ACTIVATIONS_PER_TOKEN: Final = 20
+"""Widths of activations alive at a time in a layer: residual, queries, keys, values, and a four-fold MLP twice."""
+
+
+def choose_batch_size(model: CausalLM, grid: Grid, mode: Mode) -> int:
+    """Sequences per pass for a model and a grid, at least 1: what fits into the memory that is free now."""
+    fitting = int(SHARE_OF_FREE * free_bytes(model.device) / bytes_per_sequence(model, grid, mode))
+    return max(1, min(fitting, MOST_SEQUENCES[model.device.type], model.batch_limit))
+
+
+def bytes_per_sequence(model: CausalLM, grid: Grid, mode: Mode) -> int:
+    """Peak bytes that one more sequence in the batch costs, estimated from the model's shape."""
+    config, item = model.config, model.network.dtype.itemsize
+    width = _first_int(config, "hidden_size", "n_embd", "d_model") or 1024
+    heads = _first_int(config, "num_attention_heads", "n_head") or 1
+    num_tokens = grid.window_tokens
+    activations = num_tokens * width * ACTIVATIONS_PER_TOKEN * item
+    scores = heads * num_tokens * num_tokens * 4 if model.identity.attention == "eager" else 0
+    logits = 0 if model.has_head else 2 * num_tokens * model.identity.vocab_size * 4
+    if mode == "exact" or not model.may_share_keys(num_tokens):
+        return activations + scores + logits
+    layers = _first_int(config, "num_hidden_layers", "n_layer") or 1
+    key_heads = _first_int(config, "num_key_value_heads") or heads
+    head_width = _first_int(config, "head_dim") or width // heads
+    num_branch_slots = len(grid.contexts) * grid.max_continuation
+    # A batch's own cache and one that waits, then the pool's rows, of which there are twice as many as in a batch.
+    num_slots = 2 * num_tokens + 2 * (num_tokens + num_branch_slots)
+    masks = 2 * len(grid.contexts) * (num_tokens + num_branch_slots) * item
+    return activations + scores + masks + 2 * layers * key_heads * head_width * num_slots * item
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that can be allocated on a device now; on a CPU also within the container's limit."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    return min(_available_in_machine(), _available_in_container())
+
+
+def _available_in_machine() -> int:
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+        if "MemAvailable" in lines:
+            return int(lines["MemAvailable"].split()[0]) * 1024
+    return (
+        os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    )  # macOS tells no more: half of what is built in
+
+
+def _available_in_container() -> int:
+    root = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (root / "memory.max").read_text().strip(), (root / "memory.current").read_text().strip()
+    except OSError:
+        return 1 << 62
+    return 1 << 62 if limit == "max" else max(0, int(limit) - int(used))
+
+
+def _first_int(config: Any, *names: str) -> int | None:
+    values = (getattr(config, name, None) for name in names)
+    return next((value for value in values if isinstance(value, int) and value > 0), None)

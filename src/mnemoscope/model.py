@@ -1,0 +1,325 @@
+"""A causal language model on a device, loaded safely, with the three things the kernel asks of it.
+
+`load_model` takes a folder or a hub name and revision, safetensors only; `CausalLM` then offers a forward pass that
+stops before the vocabulary (`hidden_states`), the language-model head apart from it (`logits`), and a decoding step
+under an explicit mask (`step`). Two probes at load time decide what may be relied on: that head(hidden) are the
+model's own logits, and that a masked step over shared keys gives what a plain pass gives.
+
+Axes: B sequences, T tokens, Q query tokens of a step, S key slots, D width, V vocabulary, P picked positions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, final
+
+import torch
+from torch import Tensor
+
+from mnemoscope.config import ModelConfig
+from mnemoscope.errors import ModelError
+from mnemoscope.identity import ModelIdentity
+
+PROBE_TOLERANCE: Final = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
+"""Largest difference, relative to the spread of the logits, at which two computations of the same logits agree."""
+
+
+@final
+class CausalLM:
+    """A transformers causal language model in evaluation mode, on its device."""
+
+    def __init__(self, network: Any, identity: ModelIdentity) -> None:
+        self.network = network
+        self.identity = identity
+        self.device: torch.device = next(network.parameters()).device
+        self.config: Any = network.config.get_text_config()
+        self._head = _find_head(network, identity.dtype)
+        self.shares_keys: bool = self._head is not None and _masked_step_is_exact(self)
+        """Whether decoding may branch over shared keys and values; else rollouts run whole passes."""
+        self.batch_limit: int = sys.maxsize
+        """Most sequences per pass that memory has been seen to allow; lowered when it runs out."""
+
+    @property
+    def has_head(self) -> bool:
+        """Whether logits can be computed for picked positions alone; else `hidden_states` are whole logits."""
+        return self._head is not None
+
+    @torch.inference_mode()
+    def hidden_states(self, tokens_BT: Tensor, *, cache: Any = None) -> Tensor:
+        """Last-layer states after the final norm, [B, T, D], of one causal pass; fills `cache` if one is given.
+
+        Where the head cannot be told apart from the model, the states are the logits themselves, [B, T, V].
+        """
+        if self._head is None:
+            return self.network(input_ids=tokens_BT, use_cache=False).logits
+        arguments = {"use_cache": False} if cache is None else {"use_cache": True, "past_key_values": cache}
+        return self.network.base_model(input_ids=tokens_BT, **arguments).last_hidden_state
+
+    @torch.inference_mode()
+    def step(self, tokens_BQ: Tensor, positions_BQ: Tensor, mask_BQS: Tensor, cache: Any) -> Tensor:
+        """Last-layer states [B, Q, D] of Q new tokens at given positions that see the key slots the mask leaves open.
+
+        `mask_BQS` is additive, in the model's dtype; S counts the cache's slots with the new tokens' own.
+        """
+        return self.network.base_model(
+            input_ids=tokens_BQ,
+            position_ids=positions_BQ,
+            attention_mask=mask_BQS[:, None],
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+
+    @torch.inference_mode()
+    def logits(self, hidden_PD: Tensor) -> Tensor:
+        """Float32 logits [P, V] of picked last-layer states [P, D]."""
+        return (hidden_PD if self._head is None else self._head(hidden_PD)).float()
+
+    def may_share_keys(self, num_tokens: int) -> bool:
+        """Whether sequences of that many tokens may be decoded over shared keys: no layer looks back less far."""
+        return self.shares_keys and (self.sliding_window is None or num_tokens <= self.sliding_window)
+
+    @property
+    def sliding_window(self) -> int | None:
+        """Tokens a sliding-window layer looks back on; None where every layer sees everything."""
+        window = getattr(self.config, "sliding_window", None)
+        return window if isinstance(window, int) and getattr(self.config, "use_sliding_window", True) else None
+
+
+def load_model(config: ModelConfig, *, base: Path | None = None) -> CausalLM:
+    """The model that `config` names, on its device, in evaluation mode.
+
+    A relative local source is looked up under `base`. ModelError: no such model, pickled weights only, weights that
+    do not fill the network, or a configuration that asks for remote code without leave.
+    """
+    source = locate(config, base=base)
+    device = _pick_device(config)
+    network, loading = _from_pretrained(source, config)
+    missing = sorted(loading.get("missing_keys") or ())
+    if missing:
+        raise ModelError(
+            f"{config.source}: the weights of {missing[0]} and {len(missing) - 1} more are missing "
+            "from the safetensors files; expected every parameter of the architecture in config.json"
+        )
+    folder = source or _hub_snapshot(config)
+    commit = None if source else folder.name
+    return wrap_network(network.to(device), config=config, weights_sha256=hash_weights(folder), commit=commit)
+
+
+def wrap_network(
+    network: Any,
+    *,
+    config: ModelConfig | None = None,
+    weights_sha256: str | None = None,
+    commit: str | None = None,
+) -> CausalLM:
+    """A CausalLM around a transformers network that is in memory already, such as one under training.
+
+    Without a given hash the weights are hashed as they are in memory: names, dtypes, shapes and bytes.
+    """
+    network.eval()
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    parameters = {id(p): p for p in network.parameters()}.values()
+    output = network.get_output_embeddings()
+    embeddings = {id(m.weight): m.weight for m in (network.get_input_embeddings(), output) if m is not None}
+    first = next(iter(parameters))
+    num_parameters = sum(p.numel() for p in parameters)
+    identity = ModelIdentity(
+        architecture=type(network).__name__,
+        num_parameters=num_parameters,
+        num_non_embedding_parameters=num_parameters - sum(weight.numel() for weight in embeddings.values()),
+        vocab_size=int(output.weight.shape[0] if output is not None else network.config.get_text_config().vocab_size),
+        max_positions=_max_positions(network.config.get_text_config()),
+        weights_sha256=weights_sha256 or _hash_state(network),
+        commit=commit,
+        dtype=str(first.dtype).removeprefix("torch."),
+        device=first.device.type,
+        attention=str((config and config.attention) or network.config._attn_implementation),
+    )
+    return CausalLM(network, identity)
+
+
+def locate(config: ModelConfig, *, base: Path | None = None) -> Path | None:
+    """The local folder a model lies in, its revision's subfolder included; None where the source is a hub name."""
+    folder = Path(config.source).expanduser()
+    folder = folder if folder.is_absolute() or base is None else base / folder
+    looks_local = folder.is_absolute() or config.source.startswith((".", "~")) or config.source.count("/") != 1
+    if not folder.exists():
+        if looks_local:
+            raise ModelError(
+                f"{config.source}: no such folder; expected a folder with config.json and *.safetensors, or a hub name"
+            )
+        return None
+    if config.revision is not None:
+        if not (folder / config.revision).is_dir():
+            raise ModelError(
+                f"{folder}: no revision {config.revision!r}; expected a subfolder of that name in a local source"
+            )
+        folder = folder / config.revision
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: no config.json; expected a transformers model folder")
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))
+        found = f"only pickled weights ({pickled[0]})" if pickled else "no weights"
+        raise ModelError(
+            f"{folder}: {found}; expected *.safetensors, since unpickling runs code (save_pretrained writes them)"
+        )
+    return folder
+
+
+def hash_weights(folder: Path) -> str:
+    """sha256 over the safetensors files of a model in the order of their names: what `sha256sum` says of one file."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while block := file.read(1 << 24):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _hub_snapshot(config: ModelConfig) -> Path:
+    """The folder of the hub's cache that holds the loaded revision; its name is the commit."""
+    from transformers.utils.hub import cached_file  # the cache was filled by from_pretrained a moment ago
+
+    path = cached_file(config.source, "config.json", revision=config.revision, local_files_only=True)
+    return Path(str(path)).parent
+
+
+def _from_pretrained(folder: Path | None, config: ModelConfig) -> tuple[Any, dict[str, Any]]:
+    os.environ.setdefault(
+        "DISABLE_SAFETENSORS_CONVERSION", "1"
+    )  # else a hub repository of pickles is converted by a bot
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(folder or config.source),
+            revision=None if folder else config.revision,
+            dtype=getattr(torch, config.dtype),
+            attn_implementation=config.attention,
+            use_safetensors=True,
+            trust_remote_code=config.remote_code,
+            output_loading_info=True,
+        )
+        return loaded
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        at = f" at revision {config.revision}" if config.revision else ""
+        raise ModelError(
+            f"{config.source}{at}: cannot be loaded as a causal language model from safetensors: {reason}"
+        ) from error
+
+
+def _pick_device(config: ModelConfig) -> torch.device:
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if config.device == "auto":
+        return torch.device(next(name for name, there in available.items() if there))
+    if not available[config.device]:
+        there = ", ".join(name for name, is_there in available.items() if is_there)
+        raise ModelError(f"device {config.device!r} is not on this machine; available: {there}")
+    return torch.device(config.device)
+
+
+def _max_positions(config: Any) -> int | None:
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def _hash_state(network: Any) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _find_head(network: Any, dtype: str) -> Callable[[Tensor], Tensor] | None:
+    """The map from last-layer states to logits; None where head(hidden) are not the model's logits.
+
+    Besides the output embedding some architectures scale or soften their logits (Cohere, Granite, Gemma); a probe
+    compares the result with the whole model's, so that an unknown variant is noticed and not trusted.
+    """
+    output = network.get_output_embeddings()
+    if output is None:
+        return None
+    config = network.config.get_text_config()
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    softcap = getattr(config, "final_logit_softcapping", None)
+
+    def head(hidden_PD: Tensor) -> Tensor:
+        logits_PV = output(hidden_PD)
+        if scale != 1.0:
+            logits_PV = logits_PV * scale
+        return logits_PV if softcap is None else torch.tanh(logits_PV / softcap) * softcap
+
+    tokens_BT = _probe_tokens(network, length=6)
+    with torch.inference_mode():
+        expected = network(input_ids=tokens_BT, use_cache=False).logits
+        try:
+            found = head(network.base_model(input_ids=tokens_BT, use_cache=False).last_hidden_state)
+        except (AttributeError, TypeError, RuntimeError):
+            return None
+    return head if found.shape == expected.shape and _agree(found, expected, dtype) else None
+
+
+def _masked_step_is_exact(model: CausalLM) -> bool:
+    """Whether two branches decoded side by side over shared keys give the logits of two plain passes.
+
+    Recurrent layers, position biases computed from slots (ALiBi) and attention kernels without masks do not.
+    """
+    prefix_BT = _probe_tokens(model.network, length=8)
+    branches_BQT = _probe_tokens(model.network, length=12)[:, 8:].view(2, 2, 2)
+    starts = (4, 8)  # one branch leaves the truth early, one at its end
+    try:
+        found_BQTV = _step_branches(model, prefix_BT, branches_BQT, starts)
+        expected_BQTV = torch.stack(
+            [_plain_branch(model, prefix_BT[:, :start], branches_BQT[:, q]) for q, start in enumerate(starts)], dim=1
+        )
+    except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError, IndexError):
+        return False
+    return _agree(found_BQTV, expected_BQTV, model.identity.dtype)
+
+
+def _step_branches(model: CausalLM, prefix_BT: Tensor, branches_BQT: Tensor, starts: tuple[int, ...]) -> Tensor:
+    """Logits [B, Q, T, V] of branches decoded token by token over the shared keys of their prefix."""
+    from mnemoscope.slots import SlotCache
+
+    batch, queries, steps = branches_BQT.shape
+    num_truth = prefix_BT.shape[1]
+    cache = SlotCache.after_prefix(model, prefix_BT, num_slots=num_truth + queries * steps)
+    dtype = model.network.dtype
+    mask_BQS = torch.full((batch, queries, num_truth + queries * steps), torch.finfo(dtype).min, dtype=dtype)
+    logits = []
+    for step in range(steps):
+        for q, start in enumerate(starts):
+            mask_BQS[:, q, :start] = 0
+            mask_BQS[:, q, num_truth + q : num_truth + queries * (step + 1) : queries] = 0
+        positions_BQ = torch.tensor([[start + step for start in starts]] * batch, device=model.device)
+        mask = mask_BQS[:, :, : num_truth + queries * (step + 1)].to(model.device)
+        logits.append(model.logits(model.step(branches_BQT[:, :, step], positions_BQ, mask, cache)))
+    return torch.stack(logits, dim=2)
+
+
+def _plain_branch(model: CausalLM, prefix_BT: Tensor, branch_BT: Tensor) -> Tensor:
+    hidden_BTD = model.hidden_states(torch.cat([prefix_BT, branch_BT], dim=1))
+    return model.logits(hidden_BTD[:, -branch_BT.shape[1] :])
+
+
+def _agree(found: Tensor, expected: Tensor, dtype: str) -> bool:
+    spread = expected.float().std().clamp_min(1e-6)
+    difference = (found.float() - expected.float()).abs().max()
+    return bool((difference / spread) < PROBE_TOLERANCE[dtype])  # NaN compares false: a broken model is not trusted
+
+
+def _probe_tokens(network: Any, *, length: int) -> Tensor:
+    vocab_size = int(network.config.get_text_config().vocab_size)
+    ids = (torch.arange(2 * length).view(2, length) * 7919 + 13) % vocab_size
+    return ids.to(next(network.parameters()).device)
