@@ -1,8 +1,8 @@
 """A study file as frozen dataclasses. One TOML is one study; its resolved copy lies beside the results.
 
 pydantic validates at the file's border (`load_study`), so that every mistake in a file is reported at once
-with its path; inside the program these are plain dataclasses. Each field's docstring says what it means; a field
-without a default is required.
+with its path; inside the program these are plain dataclasses. Each field's docstring says what it means; a
+field without a default is required.
 """
 
 from __future__ import annotations

@@ -1,0 +1,100 @@
+"""The audit that each selected sequence stands in the scores once per context, and nothing else does.
+
+It reads every stored row and the selection anew; what the commits claim is not taken for granted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mnemoscope.shards import ShardRange
+from mnemoscope.store import Run, Study, outstanding_shards, read_shard, run_folder
+from mnemoscope.texts import GroupText, open_texts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """Counts of rows, a row being a sequence at a context."""
+
+    num_sequences: int
+    """Sequences selected."""
+    num_short: int
+    """Sequences absent at every context whose rows are truly shorter than the window."""
+    num_expected: int
+    """Rows that there should be: the selected sequences that are long enough, x contexts."""
+    num_missing: int
+    num_doubled: int
+    """Rows beyond the first of a sequence and context."""
+    num_alien: int
+    """Rows of sequences outside the shard's range, of contexts or groups that are not the run's, or in table
+    files that belong to no shard."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether each expected row is there once and no other row is."""
+        return self.num_missing == self.num_doubled == self.num_alien == 0
+
+    def __add__(self, other: Coverage) -> Coverage:
+        return Coverage(**{name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__})
+
+
+_NOTHING = Coverage(num_sequences=0, num_short=0, num_expected=0, num_missing=0, num_doubled=0, num_alien=0)
+
+
+def audit_coverage(study: Study, label: str) -> Coverage:
+    """What the scores of a model hold against what was selected; opens the corpora. Constant memory."""
+    run = study.run(label)
+    texts = open_texts(study.config)
+    missing = set(outstanding_shards(study.folder, run))
+    total = _count_strays(study.folder, run)
+    for shard in run.shards:
+        rows = None if shard in missing else _read_rows(study.folder, run, shard)
+        total += audit_shard(texts[shard.group], shard, rows, contexts=run.identity.contexts)
+    return total
+
+
+def audit_shard(
+    text: GroupText,
+    shard: ShardRange,
+    rows: tuple[NDArray[np.int64], NDArray[np.int64]] | None,
+    *,
+    contexts: tuple[int, ...],
+) -> Coverage:
+    """The coverage of one range by its rows' sequence ids and contexts; no rows where the shard is missing."""
+    ids = text.selection.sequence_ids[shard.start : shard.stop]
+    sequence_ids, row_contexts = rows or (np.empty(0, np.int64), np.empty(0, np.int64))
+    place = np.searchsorted(ids, sequence_ids).clip(max=len(ids) - 1)
+    column = np.searchsorted(contexts, row_contexts).clip(max=len(contexts) - 1)
+    is_known = (ids[place] == sequence_ids) & (np.array(contexts)[column] == row_contexts)
+    cells = place[is_known] * len(contexts) + column[is_known]
+    counts = np.bincount(cells, minlength=len(ids) * len(contexts)).reshape(len(ids), len(contexts))
+    absent = ids[(counts == 0).all(axis=1)]
+    num_short = 0 if rows is None else text.read(absent, short_rows="skip").num_short
+    return Coverage(
+        num_sequences=len(ids),
+        num_short=num_short,
+        num_expected=counts.size - num_short * len(contexts),
+        num_missing=int((counts == 0).sum()) - num_short * len(contexts),
+        num_doubled=int((counts - 1).clip(min=0).sum()),
+        num_alien=int((~is_known).sum()),
+    )
+
+
+def _read_rows(folder: Path, run: Run, shard: ShardRange) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sequence ids and contexts; context 0, which no grid has, where the row's group is not the shard's."""
+    table = read_shard(folder, run, shard, columns=["sequence_id", "context", "group"])
+    is_own = np.array([group == shard.group for group in table.column("group").to_pylist()], np.bool_)
+    return table.column("sequence_id").to_numpy(), np.where(is_own, table.column("context").to_numpy(), 0)
+
+
+def _count_strays(folder: Path, run: Run) -> Coverage:
+    """Rows of table files that no shard of the plan names, yet a reader of the whole folder would take in."""
+    planned = {f"{shard.name}.parquet" for shard in run.shards}
+    found = run_folder(folder, run.label).glob("*.parquet")
+    rows = [pq.read_metadata(path).num_rows for path in sorted(found) if path.name not in planned]
+    return replace(_NOTHING, num_alien=sum(rows))

@@ -1,0 +1,110 @@
+"""Which run it was: the model, the texts and the settings that decide every stored fact; their fingerprint.
+
+Two runs of one fingerprint give the same tables; a results folder takes in one fingerprint per model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, cast
+
+from mnemoscope.config import Grid, Mode
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelIdentity:
+    """Which weights were run, and how: what a result must name to be repeated."""
+
+    architecture: str
+    num_parameters: int
+    num_non_embedding_parameters: int
+    """Parameters outside the input and output embeddings, the size on which scaling trends are drawn."""
+    vocab_size: int
+    """Rows of the output embedding: token ids below this can be scored."""
+    max_positions: int | None
+    """Longest sequence the model has positions for, in tokens; None where it has no bound."""
+    weights_sha256: str
+    commit: str | None
+    """The hub commit that was loaded; None for a local folder."""
+    dtype: str
+    device: str
+    """The device's type: cpu, cuda or mps."""
+    attention: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupIdentity:
+    """Which windows of which sequences a group consists of."""
+
+    corpus: str
+    """The corpus's fingerprint, hex."""
+    selection: str
+    """The selection's fingerprint, hex."""
+    num_sequences: int
+    """Sequences selected, those that may turn out too short included."""
+    offset: int | Literal["random"]
+    seed: int | None
+    """Seed of random offsets; None where none is drawn."""
+    short_rows: Literal["error", "skip"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunIdentity:
+    """Everything that the stored facts of one model follow from."""
+
+    model: ModelIdentity
+    groups: dict[str, GroupIdentity]
+    contexts: tuple[int, ...]
+    continuations: tuple[int, ...]
+    mode: Mode
+    batch_size: int
+    """Sequences per pass, as resolved: a resume composes the same batches."""
+    shard_rows: int
+    versions: dict[str, str]
+    """Of mnemoscope, torch and transformers."""
+
+    @property
+    def grid(self) -> Grid:
+        """The contexts and continuations."""
+        return Grid(contexts=self.contexts, continuations=self.continuations)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256, hex, of all of it."""
+        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def differences(self, here: RunIdentity) -> list[str]:
+        """What differs, such as `contexts: 32,48 there, 16 here`; self is what lies there."""
+        return _differences(asdict(self), asdict(here))
+
+    def study_differences(self, here: RunIdentity) -> list[str]:
+        """What differs of the facts that all models of one study share: texts, grid, mode, shard size."""
+        return _differences(_shared_facts(self), _shared_facts(here))
+
+
+def _shared_facts(identity: RunIdentity) -> dict[str, Any]:
+    shared = ("groups", "contexts", "continuations", "mode", "shard_rows")
+    return {name: value for name, value in asdict(identity).items() if name in shared}
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    old, new = dict(_flatten(there)), dict(_flatten(here))
+    return [
+        f"{name}: {old.get(name, 'none')} there, {new.get(name, 'none')} here"
+        for name in old | new
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(cast(Mapping[str, Any], value), f"{prefix}{name}.")
+        elif isinstance(value, list | tuple):
+            yield prefix + name, ",".join(str(item) for item in cast(list[object], value))
+        else:
+            yield prefix + name, str(value)

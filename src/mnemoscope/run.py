@@ -1,0 +1,242 @@
+"""What is still to do of a study -> an engine -> the store. Resumes what a killed run has left.
+
+Everything that can be refused is refused before anything is written. What a shard holds depends on the run's
+identity and its own range alone, so a study that was killed and finished is the same, bit for bit.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope.config import ModelConfig, StudyConfig, load_study, resolve_paths
+from mnemoscope.corpus import check_vocabulary
+from mnemoscope.engines import Engine
+from mnemoscope.engines.local import LocalEngine
+from mnemoscope.errors import ScoringError
+from mnemoscope.files import remove_abandoned
+from mnemoscope.identity import ModelIdentity, RunIdentity
+from mnemoscope.manifest import remove_manifest, write_manifest
+from mnemoscope.progress import Progress
+from mnemoscope.shards import SequenceRows, ShardRange, scores_schema, scores_table
+from mnemoscope.store import (
+    STUDY_FILE,
+    Run,
+    ShardRecord,
+    Study,
+    begin_run,
+    check_run,
+    commit_shard,
+    find_damage,
+    open_study,
+    outstanding_shards,
+    read_run,
+    register_models,
+    run_folder,
+    set_aside,
+)
+from mnemoscope.texts import GroupText, check_fit, open_texts
+from mnemoscope.version import __version__
+
+if TYPE_CHECKING:
+    from mnemoscope.model import CausalLM
+
+_log = logging.getLogger(__name__)
+
+
+def run_study(
+    config: StudyConfig,
+    folder: Path,
+    *,
+    engine: Engine | None = None,
+    progress: Progress | None = None,
+    command: str = "",
+) -> Study:
+    """The study in `folder`, complete: what it lacks is scored, what is there already stays.
+
+    Models are added to those of a study that lies there. Relative paths are taken from the working directory.
+    Raises StoreError for a folder of another run, and what the corpora and models raise. `command` is recorded.
+    """
+    began = time.monotonic()
+    config = resolve_paths(config, Path.cwd())
+    first = load_study(folder / STUDY_FILE).models if (folder / STUDY_FILE).is_file() else config.models
+    texts = open_texts(config, first_model=first[0])
+    job = _Job(config, texts, folder, engine or LocalEngine(), progress or _say_nothing)
+    for model in config.models:
+        _run_model(job, model)
+    study = open_study(folder)
+    write_manifest(study, command=command, duration_seconds=time.monotonic() - began)
+    return study
+
+
+class _Job(NamedTuple):
+    """What all models of a call share."""
+
+    config: StudyConfig
+    texts: dict[str, GroupText]
+    folder: Path
+    engine: Engine
+    progress: Progress
+
+
+def _run_model(job: _Job, model_config: ModelConfig) -> None:
+    """Score what one model's run lacks; the model is not even loaded where that is nothing."""
+    there = read_run(job.folder, model_config.label)
+    if there is not None and _is_finished(job, model_config, there):
+        register_models(job.folder, job.config, replacing=[model_config.label])
+        return
+    model = _load(model_config)
+    run = _describe_run(job, model_config, model.identity, _batch_size(job, model, there))
+    check_run(job.folder, run)
+    if there is None:
+        for text in job.texts.values():
+            check_fit(text, run.identity.model, label=run.label)
+    remove_manifest(job.folder)
+    register_models(job.folder, job.config, replacing=[run.label])
+    begin_run(job.folder, run)
+    _tidy(job.folder, run)
+    _score(job, run, model)
+
+
+def _is_finished(job: _Job, model: ModelConfig, there: Run) -> bool:
+    """Whether a run is whole and is the one asked for; decided by the weights' hash, without building a network."""
+    from mnemoscope.model import hash_weights, locate
+
+    stored = there.identity.model
+    batch_size = there.identity.batch_size if job.config.batch_size == "auto" else job.config.batch_size
+    run = _describe_run(job, model, stored, batch_size)
+    if run != there or stored.dtype != model.dtype:
+        return False
+    if model.device not in ("auto", stored.device) or model.attention not in (None, stored.attention):
+        return False
+    if outstanding_shards(job.folder, there) or find_damage(job.folder, there):
+        return False
+    folder = locate(model)
+    return folder is not None and hash_weights(folder) == stored.weights_sha256
+
+
+def _load(config: ModelConfig) -> CausalLM:
+    from mnemoscope.model import load_model
+
+    return load_model(config)
+
+
+def _batch_size(job: _Job, model: CausalLM, there: Run | None) -> int:
+    """As the study says, or as the run began; chosen from free memory only for a new run."""
+    from mnemoscope.memory import choose_batch_size
+
+    if job.config.batch_size != "auto":
+        return job.config.batch_size
+    return there.identity.batch_size if there else choose_batch_size(model, job.config.grid, job.config.mode)
+
+
+def _describe_run(job: _Job, model: ModelConfig, identity: ModelIdentity, batch_size: int) -> Run:
+    config = job.config
+    run = RunIdentity(
+        model=identity,
+        groups={group: text.identity for group, text in job.texts.items()},
+        contexts=config.contexts,
+        continuations=config.continuations,
+        mode=config.mode,
+        batch_size=batch_size,
+        shard_rows=config.shard_rows,
+        versions={"mnemoscope": __version__} | {name: version(name) for name in ("torch", "transformers")},
+    )
+    return Run(
+        label=model.label,
+        source=model.source,
+        revision=model.revision,
+        training_step=model.training_step,
+        identity=run,
+        fingerprint=run.fingerprint,
+    )
+
+
+def _tidy(folder: Path, run: Run) -> None:
+    """Clear what dead runs and bad disks have left: temporary files, and shards that are not what was written."""
+    for each in (folder, run_folder(folder, run.label)):
+        remove_abandoned(each)
+    for damage in find_damage(folder, run):
+        set_aside(folder, run, damage.shard)
+        _log.warning(
+            "%s: shard %s is damaged (%s); set aside and scored again",
+            run.label,
+            damage.shard.name,
+            damage.reason,
+        )
+
+
+def _score(job: _Job, run: Run, model: CausalLM) -> None:
+    tasks = outstanding_shards(job.folder, run)
+    num_sequences = sum(group.num_sequences for group in run.identity.groups.values())
+    num_done = num_sequences - sum(shard.stop - shard.start for shard in tasks)
+    num_begun = 0
+
+    def tell(num_scored: int) -> None:
+        nonlocal num_begun
+        num_begun += num_scored
+        job.progress(run.label, num_done + num_begun, num_sequences)
+
+    tell(0)
+    worker = ShardScorer(run=run, model=model, texts=job.texts, folder=job.folder, tell=tell)
+    for record in job.engine.run(tasks, worker):
+        num_done, num_begun = num_done + record.stop - record.start, 0
+        tell(0)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ShardScorer:
+    """The worker of a run: scores a range of sequences and commits it."""
+
+    run: Run
+    model: CausalLM
+    texts: dict[str, GroupText]
+    folder: Path
+    tell: Callable[[int], None]
+    """Told the number of sequences behind each batch."""
+
+    def __call__(self, shard: ShardRange) -> ShardRecord:
+        """The commit of the shard, on disk when it returns."""
+        from mnemoscope.scoring import score_sequences
+
+        identity, text = self.run.identity, self.texts[shard.group]
+        part = slice(shard.start, shard.stop)
+        windows = text.read(text.selection.sequence_ids[part])
+        check_vocabulary(windows, identity.model.vocab_size, text.corpus)
+        try:
+            facts = score_sequences(
+                self.model,
+                windows.tokens,
+                identity.grid,
+                mode=identity.mode,
+                batch_size=identity.batch_size,
+                progress=self.tell,
+            )
+        except ScoringError as error:
+            raise ScoringError(f"{self.run.label}, shard {shard.name}: {error}") from error
+        schema = scores_schema(
+            identity.grid, mode=identity.mode, label=self.run.label, fingerprint=self.run.fingerprint
+        )
+        rows = SequenceRows(windows.sequence_ids, windows.offsets, _repeats(text, part, windows.sequence_ids))
+        table = scores_table(shard.group, rows, facts, schema=schema, grid=identity.grid)
+        return commit_shard(self.folder, self.run, shard, table, num_short=windows.num_short)
+
+
+def _repeats(text: GroupText, part: slice, kept: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """The repeats of the sequences of a part that were long enough."""
+    if text.selection.num_repeats is None:
+        return None
+    return text.selection.num_repeats[part][np.isin(text.selection.sequence_ids[part], kept)]
+
+
+def _say_nothing(label: str, num_done: int, num_sequences: int) -> None:
+    """Nobody asked."""

@@ -1,0 +1,143 @@
+"""A range of sequences -> its shard: the plan, the scores table's schema, facts as rows and rows as facts.
+
+A shard is a range of positions in a group's selection, never a rank or a worker: whoever computes it, and
+when, it holds the same rows. The table holds integers, bits and sums; ratios are computed on reading. All pure.
+
+Axes: R rows or sequences, C contexts, N continuations, n index in the continuation (0 .. n_max-1), b bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mnemoscope.config import Grid, Mode
+from mnemoscope.errors import StoreError
+
+if TYPE_CHECKING:
+    from mnemoscope.scoring import MatchFacts
+
+MATCH_BITS_MISSING: Final = "the scores have no match bits (mode 'exact'); score in mode 'graded' to have them"
+UNITS: Final[dict[str, str]] = {
+    "sequence_id": "row of the corpus, from 0",
+    "group": "member or control",
+    "context": "tokens",
+    "offset": "tokens from the start of the row to the window",
+    "num_repeats": "copies, as the list of sequences has them; null where unknown",
+    "first_mismatch": "index in the continuation, tokens; the longest continuation's length where none",
+    "matched": "one bit per index of the greedy continuation, most significant first; null in mode exact",
+    "smallest_margin": "logits, per continuation",
+    "log_probability": "nats, per continuation",
+}
+"""Every stored column and what it counts in."""
+
+
+class ShardRange(NamedTuple):
+    """The positions start to stop of a group's selection."""
+
+    group: str
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        """The shard's file name, without suffix."""
+        return f"{self.group}-{self.start:012d}"
+
+
+class SequenceRows(NamedTuple):
+    """Which sequences the rows of a shard tell of."""
+
+    sequence_ids: NDArray[np.int64]
+    """int64 [R]."""
+    offsets: NDArray[np.int64]
+    """int64 [R], in tokens."""
+    num_repeats: NDArray[np.int64] | None
+    """int64 [R]; None where unknown."""
+
+
+def plan_shards(num_sequences: Mapping[str, int], shard_rows: int) -> tuple[ShardRange, ...]:
+    """The ranges, of `shard_rows` sequences or fewer at the end, that cover each group once."""
+    return tuple(
+        ShardRange(group, start, min(start + shard_rows, count))
+        for group, count in num_sequences.items()
+        for start in range(0, count, shard_rows)
+    )
+
+
+def scores_schema(grid: Grid, *, mode: Mode, label: str, fingerprint: str) -> pa.Schema:
+    """The columns of a scores table, with the run's fingerprint, grid, mode, model and units as metadata."""
+    per_continuation = pa.list_(pa.field("element", pa.float32()), len(grid.continuations))
+    metadata = {
+        "table": "scores",
+        "model": label,
+        "fingerprint": fingerprint,
+        "contexts": json.dumps(grid.contexts),
+        "continuations": json.dumps(grid.continuations),
+        "mode": mode,
+        "units": json.dumps(UNITS, ensure_ascii=False),
+    }
+    columns = [
+        pa.field("sequence_id", pa.int64(), nullable=False),
+        pa.field("group", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("context", pa.int32(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("num_repeats", pa.int32()),
+        pa.field("first_mismatch", pa.int32(), nullable=False),
+        pa.field("matched", pa.binary(-(-grid.max_continuation // 8))),
+        pa.field("smallest_margin", per_continuation),
+        pa.field("log_probability", per_continuation),
+    ]
+    return pa.schema(columns, metadata)
+
+
+def scores_table(group: str, rows: SequenceRows, facts: MatchFacts, *, schema: pa.Schema, grid: Grid) -> pa.Table:
+    """One row per sequence and context, contexts of a sequence together."""
+    num_contexts = len(grid.contexts)
+    size = len(rows.sequence_ids) * num_contexts
+    repeats = None if rows.num_repeats is None else np.repeat(rows.num_repeats, num_contexts)
+    columns = {
+        "sequence_id": np.repeat(rows.sequence_ids, num_contexts),
+        "group": pa.DictionaryArray.from_arrays(np.zeros(size, np.int32), pa.array([group])),
+        "context": np.tile(np.array(grid.contexts, np.int32), len(rows.sequence_ids)),
+        "offset": np.repeat(rows.offsets, num_contexts),
+        "num_repeats": pa.nulls(size, pa.int32()) if repeats is None else pa.array(repeats).cast(pa.int32()),
+        "first_mismatch": facts.first_mismatch_RC.reshape(-1),
+        "matched": _pack_bits(facts.matched_RCn, size=size, kind=schema.field("matched").type),
+        "smallest_margin": _as_lists(facts.smallest_margin_RCN, schema.field("smallest_margin").type),
+        "log_probability": _as_lists(facts.log_probability_RCN, schema.field("log_probability").type),
+    }
+    return pa.table(columns, schema=schema)
+
+
+def matched_bits(table: pa.Table, n_max: int) -> NDArray[np.bool_]:
+    """Match bits, bool [R, n_max]: generated token == true token, per index; StoreError if not stored."""
+    column = table.column("matched").combine_chunks()
+    if column.null_count:
+        raise StoreError(MATCH_BITS_MISSING)
+    width = column.type.byte_width
+    data = np.frombuffer(column.buffers()[1], np.uint8)
+    bytes_Rb = data[column.offset * width :][: len(column) * width].reshape(len(column), width)
+    return np.unpackbits(bytes_Rb, axis=1, count=n_max).astype(np.bool_)
+
+
+def per_continuation(table: pa.Table, name: str) -> NDArray[np.float32]:
+    """The numbers, float32 [R, N], of a column with one number per continuation."""
+    column = table.column(name).combine_chunks()
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
+
+
+def _pack_bits(matched_RCn: NDArray[np.bool_] | None, *, size: int, kind: pa.FixedSizeBinaryType) -> pa.Array:
+    if matched_RCn is None:
+        return pa.nulls(size, kind)
+    packed = pa.py_buffer(np.packbits(matched_RCn, axis=2).tobytes())
+    return pa.FixedSizeBinaryArray.from_buffers(kind, size, [None, packed])
+
+
+def _as_lists(values_RCN: NDArray[np.float32], kind: pa.FixedSizeListType) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(values_RCN.reshape(-1), pa.float32()), type=kind)
