@@ -1,4 +1,4 @@
-"""Corpus files written by hand, independently of the package, and a tokenizer small enough to check by eye."""
+"""Corpus files written by hand, not by the package, and a tokenizer small enough to check by eye."""
 
 import json
 import struct
@@ -25,7 +25,7 @@ def write_megatron(stem, rows, *, dtype="<u2", code=8):
 
 
 def write_tokenizer(folder, *, special=None):
-    """Write a tokenizer.json that gives each word of WORDS its index, and beside it the special tokens by role."""
+    """Write a tokenizer.json that gives each word of WORDS its index, beside it the special tokens by role."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     folder.mkdir(exist_ok=True, parents=True)

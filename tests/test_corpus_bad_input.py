@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from corpus_files import all_rows, write_lines, write_megatron, write_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from corpus_files import all_rows, write_lines, write_megatron, write_tokenizer
 from mnemoscope.config import CorpusConfig
 from mnemoscope.corpus import open_corpus, read_windows
 from mnemoscope.errors import CorpusError
@@ -321,14 +321,8 @@ def test_damaged_compression(tmp_path, how, name, damage):
     rng = np.random.default_rng(0)
     content = rng.integers(0, 9, 3000).astype("<u2").tobytes()
     if name == "x.jsonl":
-        content = b"".join(
-            json.dumps({"tokens": [int(token)]}).encode() + b"\n" for token in rng.integers(0, 9, 3000)
-        )
-    packed = (
-        gzip.compress(content)
-        if how == "gz"
-        else zstandard.ZstdCompressor(write_checksum=True).compress(content)
-    )
+        content = b"".join(json.dumps({"tokens": [int(token)]}).encode() + b"\n" for token in rng.integers(0, 9, 3000))
+    packed = gzip.compress(content) if how == "gz" else zstandard.ZstdCompressor(write_checksum=True).compress(content)
     half = len(packed) // 2
     damaged = {
         "cut": packed[:-3],

@@ -1,6 +1,7 @@
 """Every format gives the rows that were written, however they are stored."""
 
 import gzip
+import itertools
 import uuid
 
 import fsspec
@@ -9,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from corpus_files import all_rows, write_lines, write_megatron
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from corpus_files import all_rows, write_lines, write_megatron
 from mnemoscope.config import CorpusConfig
 from mnemoscope.corpus import open_corpus
 from mnemoscope.corpus.tables import Table
@@ -56,7 +57,7 @@ def test_split_parts_are_the_single_file(tmp_path, num_rows, cuts):
     folder.mkdir()
     (folder / "document.bin").write_bytes(content)
     edges = sorted({0, len(content), *(cut % len(content) for cut in cuts)})
-    for number, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
+    for number, (start, stop) in enumerate(itertools.pairwise(edges)):
         (folder / f"document-{number:05d}-of-{len(edges) - 1:05d}.bin").write_bytes(content[start:stop])
     whole = open_corpus(CorpusConfig(path="document.bin", row_tokens=5), base=folder)
     split = open_corpus(CorpusConfig(path="document-*.bin", row_tokens=5), base=folder)
@@ -104,7 +105,7 @@ def test_npy(tmp_path):
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".stream"])
 def test_token_lists(tmp_path, kind, suffix):
     """Token lists of 700 rows in row groups of 300 read the same forward, backward and across groups."""
-    rows = [[row % 50, row, 7] if kind == "fixed" else list(range(row % 6)) + [row] for row in range(700)]
+    rows = [[row % 50, row, 7] if kind == "fixed" else [*list(range(row % 6)), row] for row in range(700)]
     types = {
         "list": pa.list_(pa.int32()),
         "large_list": pa.large_list(pa.uint16()),
@@ -166,7 +167,7 @@ def test_compressed_is_plain(tmp_path, num_rows, how, members):
     folder = tmp_path / uuid.uuid4().hex
     folder.mkdir()
     edges = [len(content) * part // members for part in range(members + 1)]
-    pieces = [compressed(content[a:b], how) for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [compressed(content[a:b], how) for a, b in itertools.pairwise(edges)]
     (folder / f"x.bin.{how}").write_bytes(b"".join(pieces))
     (folder / "y.bin").write_bytes(content)
     packed = open_corpus(CorpusConfig(path=f"x.bin.{how}", row_tokens=3), base=folder)

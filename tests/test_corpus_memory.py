@@ -5,8 +5,8 @@ import sys
 import time
 
 import numpy as np
-from corpus_files import write_tokenizer
 
+from corpus_files import write_tokenizer
 from mnemoscope.config import CorpusConfig
 from mnemoscope.corpus import open_corpus
 

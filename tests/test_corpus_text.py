@@ -13,19 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from corpus_files import WORDS, all_rows, write_lines, write_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from corpus_files import WORDS, all_rows, write_lines, write_tokenizer
 from mnemoscope.config import CorpusConfig
-from mnemoscope.corpus import open_corpus, read_windows
-from mnemoscope.corpus import token_cache, tokenized
+from mnemoscope.corpus import open_corpus, read_windows, token_cache, tokenized
 from mnemoscope.errors import CorpusError
 
 DATA = Path(os.environ.get("MNEMOSCOPE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
-needs_data = pytest.mark.skipif(
-    not DATA.is_dir(), reason=f"real data is not at {DATA} (set MNEMOSCOPE_TEST_DATA)"
-)
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"real data is not at {DATA} (set MNEMOSCOPE_TEST_DATA)")
 quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 BOS, EOS = 1, 2
 documents = st.lists(st.lists(st.sampled_from(WORDS[3:]), max_size=6), min_size=1, max_size=12)
@@ -61,13 +58,11 @@ def test_documents_are_rows(tmp_path, tokenizer, words, bos):
 
 @quick
 @given(words=documents, bos=st.booleans(), row_tokens=st.integers(2, 7), batch=st.integers(1, 4))
-def test_packed_is_naive_concatenation(tmp_path, tokenizer, words, bos, row_tokens, batch):
+def test_packed_is_naive_concatenation(tmp_path, tokenizer, words, bos, *, row_tokens, batch):
     """Packed rows are all documents end to end, end-of-text between them, cut; the rest is dropped and counted."""
     path = write_text(tmp_path / f"{uuid.uuid4().hex}.jsonl", [" ".join(document) for document in words])
     naive = [token for document in words for token in [EOS, *[BOS] * bos, *ids(document)]][1:]
-    config = CorpusConfig(
-        path=str(path), tokenizer=tokenizer, bos=bos, layout="packed", row_tokens=row_tokens
-    )
+    config = CorpusConfig(path=str(path), tokenizer=tokenizer, bos=bos, layout="packed", row_tokens=row_tokens)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenized, "_BATCH_DOCUMENTS", batch)
         if len(naive) < row_tokens:
@@ -97,9 +92,7 @@ def test_storage_changes_no_token(tmp_path, tokenizer, name):
     address = f"memory://{uuid.uuid4().hex}/x.jsonl"
     fsspec.filesystem("memory").pipe(address, plain.read_bytes())
     path = address if name == "memory" else str(tmp_path / name)
-    assert all_rows(open_corpus(CorpusConfig(path=path, tokenizer=tokenizer))) == [
-        ids(text.split()) for text in texts
-    ]
+    assert all_rows(open_corpus(CorpusConfig(path=path, tokenizer=tokenizer))) == [ids(text.split()) for text in texts]
 
 
 def test_places_of_documents(tmp_path, tokenizer):
@@ -139,8 +132,7 @@ def test_fingerprint_covers_what_changes_tokens(tmp_path, tokenizer):
     settings_ = [{}, {"bos": True}, {"column": "other"}, {"layout": "packed", "row_tokens": 2}]
     settings_ += [{"layout": "packed", "row_tokens": 3}, {"bos": True, "tokenizer": str(special)}]
     found = {
-        open_corpus(CorpusConfig(path=path, **{"tokenizer": tokenizer, **fields})).fingerprint
-        for fields in settings_
+        open_corpus(CorpusConfig(path=path, **{"tokenizer": tokenizer, **fields})).fingerprint for fields in settings_
     }
     assert len(found) == len(settings_)
     moved = open_corpus(CorpusConfig(path=str(tmp_path / "y.jsonl"), tokenizer=tokenizer))
@@ -184,7 +176,7 @@ def test_unwritable_cache_is_one_line(tmp_path, tokenizer, monkeypatch):
     """A cache that cannot be written is a CorpusError that names the folder and the variable to set."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MNEMOSCOPE_CACHE", str(tmp_path / "file"))
-    with pytest.raises(CorpusError, match="file/tokens: .*set MNEMOSCOPE_CACHE"):
+    with pytest.raises(CorpusError, match=r"file/tokens: .*set MNEMOSCOPE_CACHE"):
         open_corpus(CorpusConfig(path=str(write_text(tmp_path / "x.jsonl", ["a"])), tokenizer=tokenizer))
 
 
@@ -195,7 +187,7 @@ def test_special_tokens(tmp_path):
     config = CorpusConfig(path=path, tokenizer=str(named), bos=True, layout="packed", row_tokens=5)
     assert all_rows(open_corpus(config)) == [ids("daedb")]
     missing = write_tokenizer(tmp_path / "missing", special={"bos_token": "<none>", "eos_token": "<none>"})
-    with pytest.raises(CorpusError, match="missing/tokenizer.json: no bos_token: it has no <none>"):
+    with pytest.raises(CorpusError, match=r"missing/tokenizer\.json: no bos_token: it has no <none>"):
         open_corpus(CorpusConfig(path=path, tokenizer=str(missing), bos=True))
     with pytest.raises(CorpusError, match="no eos_token"):
         open_corpus(CorpusConfig(path=path, tokenizer=str(missing), layout="packed"))
@@ -221,7 +213,7 @@ def test_which_tokenizer(tmp_path, tokenizer):
         open_corpus(CorpusConfig(path=path))
     with pytest.raises(CorpusError, match="no such tokenizer"):
         open_corpus(CorpusConfig(path=path, tokenizer="./nowhere/"))
-    with pytest.raises(CorpusError, match="holds no tokenizer.json"):
+    with pytest.raises(CorpusError, match=r"holds no tokenizer\.json"):
         open_corpus(CorpusConfig(path=path, tokenizer=str(tmp_path)))
 
 
@@ -253,7 +245,7 @@ def test_tokens_as_text(tmp_path, tokenizer):
     assert known.text(known.tokens(0, 1)[0]) == "a b"
     assert bare.fingerprint == known.fingerprint
     assert open_corpus(CorpusConfig(path=path), default_tokenizer=str(tmp_path)).tokenizer is None
-    with pytest.raises(CorpusError, match="no tokenizer.*set `tokenizer`"):
+    with pytest.raises(CorpusError, match=r"no tokenizer.*set `tokenizer`"):
         bare.text([3])
 
 
@@ -283,10 +275,8 @@ def test_real_licences_under_the_pythia_tokenizer():
     corpus = open_corpus(CorpusConfig(path=str(path), tokenizer=str(name), layout="packed"))
     plain = Tokenizer.from_file(str(name))
     texts = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
-    naive = [
-        token
-        for encoding in plain.encode_batch(texts, add_special_tokens=False)
-        for token in [0, *encoding.ids]
-    ][1:]
+    naive = [token for encoding in plain.encode_batch(texts, add_special_tokens=False) for token in [0, *encoding.ids]][
+        1:
+    ]
     assert len(corpus) * 2049 + corpus.num_dropped_tokens == len(naive)
     assert np.concatenate(corpus.tokens(0, len(corpus))).tolist() == naive[: len(corpus) * 2049]

@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpus_files import write_megatron
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corpus_files import write_megatron
 from mnemoscope.config import CorpusConfig
 from mnemoscope.corpus import check_vocabulary, open_corpus, read_windows, select_sequences
 from mnemoscope.corpus.draws import draw_below, sample_below
@@ -24,9 +24,7 @@ def corpus(tmp_path):
 
 
 def windows(corpus, ids, *, width=5, offset=0, seed=0, short_rows="skip"):
-    return read_windows(
-        corpus, np.array(ids), window_tokens=width, offset=offset, seed=seed, short_rows=short_rows
-    )
+    return read_windows(corpus, np.array(ids), window_tokens=width, offset=offset, seed=seed, short_rows=short_rows)
 
 
 def test_windows_by_hand(corpus):
@@ -115,9 +113,7 @@ def test_selection_of_all_holds_no_ids(corpus):
 
 def test_selection_of_a_sample(corpus):
     """A sample is by seed, and its fingerprint changes with it; one larger than the corpus is refused."""
-    first, again, other = (
-        select_sequences(CorpusConfig(path="x", sample=3, seed=seed), corpus) for seed in (1, 1, 2)
-    )
+    first, again, other = (select_sequences(CorpusConfig(path="x", sample=3, seed=seed), corpus) for seed in (1, 1, 2))
     assert first.sequence_ids[:].tolist() == again.sequence_ids[:].tolist()
     assert first.fingerprint == again.fingerprint != other.fingerprint
     with pytest.raises(CorpusError, match="sample: 7 rows asked for; the corpus holds 6"):

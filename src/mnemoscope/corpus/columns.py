@@ -50,8 +50,7 @@ def _kind_of_wanted(
     if found is None or found not in kinds:
         given = "neither strings nor lists of integers" if found is None else _MEANING[found]
         raise CorpusError(
-            f"{where}: column {wanted!r} holds {given}; "
-            f"expected {' or '.join(_MEANING[kind] for kind in kinds)}"
+            f"{where}: column {wanted!r} holds {given}; expected {' or '.join(_MEANING[kind] for kind in kinds)}"
         )
     return found
 

@@ -26,9 +26,7 @@ Rows = FlatRows | MegatronRows | TableRows | TokenizedRows
 class Corpus:
     """The rows of one or several files, end to end; row numbers are sequence ids."""
 
-    def __init__(
-        self, members: Sequence[Rows], *, fingerprint: str, tokenizer: Tokenizer | None = None
-    ) -> None:
+    def __init__(self, members: Sequence[Rows], *, fingerprint: str, tokenizer: Tokenizer | None = None) -> None:
         self._members = tuple(members)
         self._stops = list(accumulate(len(member) for member in members))
         self.fingerprint = fingerprint
@@ -82,6 +80,5 @@ class Corpus:
             if row.dtype.kind == "i" and row.size and row.min() < 0:
                 index = int(np.argmax(row < 0))
                 raise CorpusError(
-                    f"{self.place(first + number)}: token id {int(row[index])} at index {index}; "
-                    "expected 0 or more"
+                    f"{self.place(first + number)}: token id {int(row[index])} at index {index}; expected 0 or more"
                 )

@@ -80,9 +80,7 @@ def _parse(line: bytes, place: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise CorpusError(
-            f"{place}: not valid JSON ({reason(error)}); expected one object per line"
-        ) from error
+        raise CorpusError(f"{place}: not valid JSON ({reason(error)}); expected one object per line") from error
     if not isinstance(record, dict):
         raise CorpusError(f"{place}: a JSON {type(record).__name__} given; expected an object")
     return cast(dict[str, Any], record)
@@ -112,9 +110,7 @@ def check_ids(tokens: NDArray[np.integer], place: str) -> NDArray[np.int64]:
     wrong = (tokens < 0) | (tokens > np.iinfo(np.int32).max)
     if wrong.any():
         first = int(np.argmax(wrong))
-        raise CorpusError(
-            f"{place}: token id {int(tokens[first])} at index {first}; expected 0 to 2147483647"
-        )
+        raise CorpusError(f"{place}: token id {int(tokens[first])} at index {first}; expected 0 to 2147483647")
     return tokens.astype(np.int64)
 
 
@@ -129,9 +125,7 @@ def _read_table(source: Source, column: Column) -> Iterator[Document]:
             else:
                 contents = list_arrays(block, place=lambda at: place_document(source, at), first_row=row)
             for content in contents:
-                checked = (
-                    content if isinstance(content, str) else check_ids(content, place_document(source, row))
-                )
+                checked = content if isinstance(content, str) else check_ids(content, place_document(source, row))
                 yield Document(row, checked, source.size * row // table.num_rows)
                 row += 1
 

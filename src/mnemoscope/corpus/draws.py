@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def draw_below(
-    bounds: NDArray[np.int64] | int, *, counters: NDArray[np.int64], seed: int
-) -> NDArray[np.int64]:
+def draw_below(bounds: NDArray[np.int64] | int, *, counters: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     """One integer in [0, bound) for each counter; the modulo's bias is below bound / 2**64."""
     seeded = _mix(np.array([seed % 2**64], np.uint64))
     words = _mix(seeded + (counters.astype(np.uint64) + np.uint64(1)) * _GOLDEN)

@@ -37,18 +37,14 @@ class MegatronIndex:
             raise CorpusError(
                 f"{self.name}: {parts.size} bytes; expected an .idx header of {_HEADER.size} bytes: truncated"
             )
-        magic, version, code, self.num_sequences, num_documents = _HEADER.unpack(
-            parts.read(0, _HEADER.size).tobytes()
-        )
+        magic, version, code, self.num_sequences, num_documents = _HEADER.unpack(parts.read(0, _HEADER.size).tobytes())
         if magic != _MAGIC:
             raise CorpusError(f"{self.name}: wrong magic {magic!r}; expected {_MAGIC!r}, a Megatron .idx")
         if version != 1:
             raise CorpusError(f"{self.name}: version {version} given; expected version 1")
         if code not in _DTYPES:
             what = "a float" if code in _FLOATS else "unknown"
-            raise CorpusError(
-                f"{self.name}: dtype code {code} is {what}; expected an integer's: {sorted(_DTYPES)}"
-            )
+            raise CorpusError(f"{self.name}: dtype code {code} is {what}; expected an integer's: {sorted(_DTYPES)}")
         self.dtype = np.dtype(_DTYPES[code])
         self._sizes_at = _HEADER.size
         self._pointers_at = self._sizes_at + 4 * self.num_sequences
@@ -80,26 +76,18 @@ class MegatronIndex:
             ends = end + np.cumsum(sizes) * self.dtype.itemsize
             begins = ends - sizes * self.dtype.itemsize
             pointers = self.pointers(start, stop)
-            self._refuse_first(
-                pointers != begins, start, pointers, "its pointer at the sum of the sizes before it"
-            )
-            self._refuse_first(
-                ends > data.size, start, ends, f"an end within the {data.size} bytes of {data.name}"
-            )
+            self._refuse_first(pointers != begins, start, pointers, "its pointer at the sum of the sizes before it")
+            self._refuse_first(ends > data.size, start, ends, f"an end within the {data.size} bytes of {data.name}")
             end = int(ends[-1])
         if end != data.size:
             raise CorpusError(
                 f"{data.name}: {data.size} bytes found; expected {end}, the sum of the sizes in {self.name}"
             )
 
-    def _refuse_first(
-        self, wrong: NDArray[np.bool_], start: int, found: NDArray[np.int64], expected: str
-    ) -> None:
+    def _refuse_first(self, wrong: NDArray[np.bool_], start: int, found: NDArray[np.int64], expected: str) -> None:
         if wrong.any():
             first = int(np.argmax(wrong))
-            raise CorpusError(
-                f"{self.name}: sequence {start + first} has {int(found[first])}; expected {expected}"
-            )
+            raise CorpusError(f"{self.name}: sequence {start + first} has {int(found[first])}; expected {expected}")
 
 
 @final

@@ -41,9 +41,7 @@ def open_npy(source: Source, *, row_tokens: int) -> FlatRows:
             f"expected a multiple of row_tokens, {row_tokens}"
         )
     if length == 0 or num_bytes == 0:
-        raise CorpusError(
-            f"{source.address}: shape {list(header.shape)} holds no tokens; expected at least one row"
-        )
+        raise CorpusError(f"{source.address}: shape {list(header.shape)} holds no tokens; expected at least one row")
     return FlatRows(parts, dtype=header.dtype, row_tokens=length, first_byte=header.first_byte)
 
 

@@ -48,9 +48,7 @@ class _Opened(NamedTuple):
     """What decides the tokens: the format, its settings, and the digests of the content."""
 
 
-def open_corpus(
-    config: CorpusConfig, *, base: Path | None = None, default_tokenizer: str | None = None
-) -> Corpus:
+def open_corpus(config: CorpusConfig, *, base: Path | None = None, default_tokenizer: str | None = None) -> Corpus:
     """The corpus that a study file's section tells of; paths are relative to `base`, the study file's folder.
 
     Text is tokenized and compressed binaries are unpacked here, once, into the cache. Everything that can be
@@ -68,9 +66,7 @@ def open_corpus(
     if not sum(len(member) for member in opened.members):
         raise CorpusError(f"{sources[0].address}: the corpus holds no rows; expected at least one")
     loaded = _reader_tokenizer(config, base, default_tokenizer)
-    return Corpus(
-        opened.members, fingerprint=fingerprint, tokenizer=None if loaded is None else loaded.tokenizer
-    )
+    return Corpus(opened.members, fingerprint=fingerprint, tokenizer=None if loaded is None else loaded.tokenizer)
 
 
 def _family(sources: list[Source], wanted: CorpusFormat) -> Family:
@@ -89,9 +85,7 @@ def _family(sources: list[Source], wanted: CorpusFormat) -> Family:
 
 def _family_of(source: Source, wanted: CorpusFormat) -> Family:
     if source.suffix == ".idx":
-        raise CorpusError(
-            f"{source.address}: an index given alone; expected its .bin (the .idx is found beside it)"
-        )
+        raise CorpusError(f"{source.address}: an index given alone; expected its .bin (the .idx is found beside it)")
     allowed = _ALLOWED[wanted]
     found = _FAMILIES.get(source.suffix)
     if found is not None and found in allowed:
@@ -102,13 +96,9 @@ def _family_of(source: Source, wanted: CorpusFormat) -> Family:
             f"{source.address}: unknown extension {source.suffix or '(none)'}; expected one of {known}, "
             "with .gz or .zst after it where compressed (or set `format`)"
         )
-    if (
-        found is None and wanted != "tokens"
-    ):  # a name that says nothing does not contradict the format asked for
+    if found is None and wanted != "tokens":  # a name that says nothing does not contradict the format asked for
         return allowed[-1]
-    raise CorpusError(
-        f"{source.address}: format {wanted!r} asked for; a file of {source.suffix} is not of it"
-    )
+    raise CorpusError(f"{source.address}: format {wanted!r} asked for; a file of {source.suffix} is not of it")
 
 
 def _open_binaries(sources: Sequence[Source], config: CorpusConfig) -> _Opened:
@@ -122,9 +112,7 @@ def _open_binaries(sources: Sequence[Source], config: CorpusConfig) -> _Opened:
         "row_tokens": config.row_tokens,
         "token_dtype": config.token_dtype,
     }
-    return _Opened(
-        [open_document(parts, token_dtype=config.token_dtype, row_tokens=config.row_tokens)], facts
-    )
+    return _Opened([open_document(parts, token_dtype=config.token_dtype, row_tokens=config.row_tokens)], facts)
 
 
 def _find_index(source: Source) -> Source | None:
@@ -132,8 +120,7 @@ def _find_index(source: Source) -> Source | None:
     path = replace(source, address=source.path).plain_name
     whole = PART_NAME.sub("", path)
     stems = [
-        Path(name).with_suffix("").as_posix() if source.is_local else name[: -len(".bin")]
-        for name in (path, whole)
+        Path(name).with_suffix("").as_posix() if source.is_local else name[: -len(".bin")] for name in (path, whole)
     ]
     return find_sibling(source, [f"{stem}.idx{end}" for stem in stems for end in ("", ".gz", ".zst")])
 
@@ -170,14 +157,10 @@ def _open_fields(
     sources = [unpack(source) if source.suffix in TABLE_SUFFIXES else source for source in sources]
     column = _choose_column(sources, config)
     if column is None or column.kind == "text":
-        return _open_text(
-            sources, config, column, _required_tokenizer(sources[0], config, base, default_tokenizer)
-        )
+        return _open_text(sources, config, column, _required_tokenizer(sources[0], config, base, default_tokenizer))
     if config.bos or config.layout == "packed":
         setting = "bos" if config.bos else 'layout = "packed"'
-        raise CorpusError(
-            f"{sources[0].address}: {setting} is for text; the column {column.name!r} has tokens already"
-        )
+        raise CorpusError(f"{sources[0].address}: {setting} is for text; the column {column.name!r} has tokens already")
     content = [digest_bytes(Parts([source])) for source in sources]
     facts: dict[str, object] = {"format": "tokens", "content": content, "column": column.name}
     if all(source.suffix in TABLE_SUFFIXES for source in sources):
@@ -195,9 +178,7 @@ def _open_fields(
 
 def _choose_column(sources: Sequence[Source], config: CorpusConfig) -> Column | None:
     """The column of the first file with fields, checked to be in every table; None for plain text."""
-    kind: ColumnKind | None = (
-        None if config.format == "auto" else ("text" if config.format == "text" else "tokens")
-    )
+    kind: ColumnKind | None = None if config.format == "auto" else ("text" if config.format == "text" else "tokens")
     column: Column | None = None
     for source in sources:
         is_table = source.suffix in TABLE_SUFFIXES
@@ -208,13 +189,9 @@ def _choose_column(sources: Sequence[Source], config: CorpusConfig) -> Column | 
         wanted_kind = kind if column is None else column.kind
         column = choose_column(fields, wanted=wanted, kind=wanted_kind, where=source.address)
     if column is None and config.column is not None:
-        raise CorpusError(
-            f"{sources[0].address}: plain text has no column {config.column!r}; expected no `column`"
-        )
+        raise CorpusError(f"{sources[0].address}: plain text has no column {config.column!r}; expected no `column`")
     if column is not None and column.kind == "tokens" and any(_is_whole(source) for source in sources):
-        raise CorpusError(
-            f"{sources[0].address}: token lists and plain text in one corpus; expected one kind"
-        )
+        raise CorpusError(f"{sources[0].address}: token lists and plain text in one corpus; expected one kind")
     return column
 
 
@@ -268,9 +245,7 @@ def _required_tokenizer(
     return load_tokenizer(default_tokenizer, base=base)
 
 
-def _reader_tokenizer(
-    config: CorpusConfig, base: Path | None, default_tokenizer: str | None
-) -> TextTokenizer | None:
+def _reader_tokenizer(config: CorpusConfig, base: Path | None, default_tokenizer: str | None) -> TextTokenizer | None:
     """What shows tokens as text: one named must be there, the model's own may be missing."""
     if config.tokenizer is not None:
         return load_tokenizer(config.tokenizer, base=base)

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from mnemoscope.corpus.sources import Source, reason
 from mnemoscope.errors import CorpusError
 
-# Mapped pages that were read stay resident until the system wants them back; giving them up after so many bytes
-# keeps the process small however long the sweep, and they are still in the system's cache. A page fault maps its
-# neighbours too: about so many bytes beside what was asked for.
+# Mapped pages that were read stay resident until the system wants them back; giving them up after so many
+# bytes keeps the process small however long the sweep, and they are still in the system's cache. A page fault
+# maps its neighbours too: about so many bytes beside what was asked for.
 _RESIDENT_BYTES = 16 << 20
 _FAULT_BYTES = 64 << 10
-# The system's own reading ahead takes megabytes around each fault, 7 ms a row for rows drawn at random on one disk we
-# measured, 0.02 ms without. So it is off, and what a read asks for is asked of the system at once.
+# The system's own reading ahead may take megabytes around each fault: measured on one disk, 7 ms a row for rows
+# drawn at random, 0.02 ms without. So it is off, and what a read asks for is asked of the system at once.
 _AHEAD_BYTES = 64 << 20
 
 
@@ -58,9 +58,7 @@ class Parts:
 
     def copy(self, start: int, stop: int) -> bytes:
         """The same bytes, read rather than mapped: quicker where each is looked at once, and none stays."""
-        return b"".join(
-            self.sources[part].read(first, last) for part, first, last in self._pieces(start, stop)
-        )
+        return b"".join(self.sources[part].read(first, last) for part, first, last in self._pieces(start, stop))
 
     def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """The parts that a range touches, each with the range's own start and stop in it."""

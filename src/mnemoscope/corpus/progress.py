@@ -45,8 +45,8 @@ class ProgressBar:
 
 
 def _start(label: str, total: int) -> Progress:
-    from rich.console import Console  # noqa: PLC0415  only once there is something to show
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.console import Console  # late: only once there is something to show
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True)

@@ -72,9 +72,7 @@ def select_sequences(config: CorpusConfig, corpus: Corpus, *, base: Path | None 
 def _fingerprint(corpus: Corpus, ids: NDArray[np.int64] | None, num_repeats: NDArray[np.int64] | None) -> str:
     hashed = hashlib.sha256(f"{corpus.fingerprint}\n".encode())
     for numbers in (ids, num_repeats):
-        hashed.update(
-            b"none\n" if numbers is None else f"{len(numbers)}\n".encode() + numbers.astype("<i8").tobytes()
-        )
+        hashed.update(b"none\n" if numbers is None else f"{len(numbers)}\n".encode() + numbers.astype("<i8").tobytes())
     return hashed.hexdigest()
 
 
@@ -91,17 +89,14 @@ def _read_sequences(
     if outside.any():
         row = int(np.argmax(outside))
         raise CorpusError(
-            f"{source.address}, row {row}: sequence_id {int(ids[row])}; "
-            f"the corpus holds rows 0 to {num_rows - 1}"
+            f"{source.address}, row {row}: sequence_id {int(ids[row])}; the corpus holds rows 0 to {num_rows - 1}"
         )
     order = np.argsort(ids, kind="stable")
     ids = ids[order]
     twice = np.flatnonzero(np.diff(ids) == 0)
     if len(twice):
         row = int(order[twice[0] + 1])
-        raise CorpusError(
-            f"{source.address}, row {row}: sequence_id {int(ids[twice[0]])} again; expected each once"
-        )
+        raise CorpusError(f"{source.address}, row {row}: sequence_id {int(ids[twice[0]])} again; expected each once")
     has_repeats = "num_repeats" in table.column_names
     return ids, _integers(source, table, "num_repeats")[order] if has_repeats else None
 
@@ -109,8 +104,7 @@ def _read_sequences(
 def _read_table(source: Source) -> pa.Table:
     if source.suffix not in (".parquet", ".csv"):
         raise CorpusError(
-            f"{source.address}: {source.suffix or 'no suffix'} given; "
-            "expected a .parquet or .csv of sequences"
+            f"{source.address}: {source.suffix or 'no suffix'} given; expected a .parquet or .csv of sequences"
         )
     try:
         with source.stream() as (stream, _):

@@ -149,15 +149,14 @@ def _local_source(path: Path) -> Source:
 
 
 def _expand_remote(address: str) -> list[Source]:
-    import fsspec.core  # noqa: PLC0415  a third of the start-up time, for local files in vain
+    import fsspec.core  # late: a third of the start-up time, for local files in vain
 
     try:
         filesystem, path = fsspec.core.url_to_fs(address)
         if _GLOB_CHARACTERS & set(path) and not filesystem.exists(path):
             names = [str(name) for name in sorted(filesystem.glob(path)) if filesystem.isfile(name)]
             return [
-                _remote_source(filesystem, name, filesystem.unstrip_protocol(name))
-                for name in _matched(names, address)
+                _remote_source(filesystem, name, filesystem.unstrip_protocol(name)) for name in _matched(names, address)
             ]
         return [_remote_source(filesystem, path, address)]
     except (ImportError, ValueError) as error:

@@ -94,9 +94,7 @@ class Table:
                 block = batch.column(batch.schema.get_field_index(column))
                 if block.null_count:
                     null = row + int(np.argmax(block.is_null().to_numpy(zero_copy_only=False)))
-                    raise CorpusError(
-                        f"{self.source.address}, row {null}: column {column!r} is null; expected a value"
-                    )
+                    raise CorpusError(f"{self.source.address}, row {null}: column {column!r} is null; expected a value")
                 yield block
                 row += len(block)
         except _ERRORS as error:
@@ -106,9 +104,7 @@ class Table:
 
     def _batches(self, column: str, unit: int) -> Iterator[pa.RecordBatch]:
         if self.source.suffix == ".parquet":
-            yield from self._reader.iter_batches(
-                _BATCH_ROWS, row_groups=[unit], columns=[column], use_threads=False
-            )
+            yield from self._reader.iter_batches(_BATCH_ROWS, row_groups=[unit], columns=[column], use_threads=False)
         elif self._reader is not None:
             yield self._reader.get_batch(unit)
         else:
@@ -118,9 +114,7 @@ class Table:
     def _damaged(self, error: BaseException, row: int | None = None) -> CorpusError:
         kind = "Parquet" if self.source.suffix == ".parquet" else "Arrow"
         place = self.source.address if row is None else f"{self.source.address}, row {row} or later"
-        return CorpusError(
-            f"{place}: truncated or damaged {kind} data ({reason(error)}); expected a complete file"
-        )
+        return CorpusError(f"{place}: truncated or damaged {kind} data ({reason(error)}); expected a complete file")
 
 
 @final
@@ -162,9 +156,7 @@ class TableRows:
             block = next(self._blocks, None)
             if block is None:
                 self._unit = -1
-                raise CorpusError(
-                    f"{self.place(row)}: not found; the file's own count of rows says it is there"
-                )
+                raise CorpusError(f"{self.place(row)}: not found; the file's own count of rows says it is there")
             self._rows = list_arrays(block, place=self.place, first_row=self._first)
 
 

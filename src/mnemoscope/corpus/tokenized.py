@@ -68,9 +68,7 @@ class TokenizedRows:
             )
         index, data = find_sources([str(folder / "rows.idx")]), _find_data(folder)
         self._rows = MegatronRows(data, MegatronIndex(Parts(index)))
-        self._lines = (
-            Parts(find_sources([str(folder / "lines.bin")])) if self._layout == "documents" else None
-        )
+        self._lines = Parts(find_sources([str(folder / "lines.bin")])) if self._layout == "documents" else None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -173,9 +171,7 @@ def _encode(sources: Sequence[Source], recipe: Recipe, starts: list[int]) -> Ite
             yield _encode_batch(batch, sources, recipe)
 
 
-def _encode_batch(
-    batch: Sequence[tuple[int, Document]], sources: Sequence[Source], recipe: Recipe
-) -> list[_Placed]:
+def _encode_batch(batch: Sequence[tuple[int, Document]], sources: Sequence[Source], recipe: Recipe) -> list[_Placed]:
     contents = [document.content for _, document in batch]
     texts = [content for content in contents if isinstance(content, str)]
     tokenized: list[NDArray[np.int64]]
@@ -198,6 +194,5 @@ def _refuse_surrogates(batch: Sequence[tuple[int, Document]], sources: Sequence[
         except UnicodeEncodeError as error:
             place = place_document(sources[number], document.line)
             raise CorpusError(
-                f"{place}: the text has half a surrogate pair at index {error.start}; "
-                "expected whole characters"
+                f"{place}: the text has half a surrogate pair at index {error.start}; expected whole characters"
             ) from error

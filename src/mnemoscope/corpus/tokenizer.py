@@ -28,7 +28,7 @@ class TextTokenizer:
     """A tokenizer as its file has it, without the truncation, padding and special tokens that it may add."""
 
     def __init__(self, path: Path, *, name: str, config: Path | None) -> None:
-        from tokenizers import Tokenizer  # noqa: PLC0415  most corpora are tokens already
+        from tokenizers import Tokenizer  # late: most corpora are tokens already
 
         self.name = name
         try:
@@ -70,9 +70,7 @@ class TextTokenizer:
             if found is not None:
                 return found
         tried = " or ".join(candidates)
-        raise CorpusError(
-            f"{self.name}: no {role}: it has no {tried}; name one in tokenizer_config.json beside it"
-        )
+        raise CorpusError(f"{self.name}: no {role}: it has no {tried}; name one in tokenizer_config.json beside it")
 
 
 def load_tokenizer(name: str, *, base: Path | None) -> TextTokenizer:
@@ -93,7 +91,7 @@ def load_tokenizer(name: str, *, base: Path | None) -> TextTokenizer:
 
 
 def _load_from_hub(name: str) -> TextTokenizer:
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415  a tenth of a second, only for hub names
+    from huggingface_hub import hf_hub_download  # late: a tenth of a second, only for hub names
 
     try:
         path = Path(hf_hub_download(name, "tokenizer.json"))

@@ -57,9 +57,7 @@ def read_windows(
                 tokens_RW[number] = row[offsets[number] : offsets[number] + window_tokens]
     is_long = lengths >= needed
     if short_rows == "error" and not is_long.all():
-        raise _too_short(
-            corpus, int(sequence_ids[np.argmin(is_long)]), int(lengths[np.argmin(is_long)]), needed
-        )
+        raise _too_short(corpus, int(sequence_ids[np.argmin(is_long)]), int(lengths[np.argmin(is_long)]), needed)
     return Windows(sequence_ids[is_long], offsets[is_long], tokens_RW[is_long], int((~is_long).sum()))
 
 
@@ -93,9 +91,7 @@ def check_vocabulary(
             )
 
 
-def _read_runs(
-    corpus: Corpus, sequence_ids: NDArray[np.int64]
-) -> Iterator[tuple[int, Sequence[NDArray[np.integer]]]]:
+def _read_runs(corpus: Corpus, sequence_ids: NDArray[np.int64]) -> Iterator[tuple[int, Sequence[NDArray[np.integer]]]]:
     """Rows by runs of consecutive ids, each with the index of its first."""
     breaks = np.flatnonzero(np.diff(sequence_ids) != 1) + 1
     edges = [0, *breaks.tolist(), len(sequence_ids)] if len(sequence_ids) else []
