@@ -23,7 +23,7 @@ class Source(NamedTuple):
     """A text of the interpreter's: where it is from, and what it says."""
 
     name: str
-    """Such as topic/classes, docstrings/asyncio.events, code/heapq, licence/pip/LICENSE.txt."""
+    """Such as topic/classes, docstrings/asyncio.events, code/heapq, licence/pip/licenses/LICENSE.txt."""
     text: str
     """Decoded, its line ends \\n."""
 
@@ -41,7 +41,7 @@ def gather_sources() -> list[Source]:
 def _help_topics() -> Iterator[Source]:
     """The language reference behind `help()`; some distributions leave it out."""
     try:
-        from pydoc_data.topics import topics  # noqa: PLC0415
+        from pydoc_data.topics import topics
     except ImportError:
         return
     for name, text in sorted(topics.items()):
@@ -105,14 +105,16 @@ def _licence_texts() -> Iterator[Source]:
             files = importlib.metadata.files(package) or []
         except importlib.metadata.PackageNotFoundError:
             continue
-        for file in sorted(files):
-            path = Path(str(file.locate()))
-            if (
-                ".dist-info" in str(file)
-                and file.name.upper().startswith(("LICENSE", "COPYING", "AUTHORS"))
-                and path.is_file()
-            ):
-                yield Source(f"licence/{package}/{file.name}", path.read_text(encoding="utf-8", errors="replace"))
+        yield from _package_licences(package, files)
+
+
+def _package_licences(package: str, files: Sequence[importlib.metadata.PackagePath]) -> Iterator[Source]:
+    """The licence files in a package's metadata, named by their place in it, as several have the same last name."""
+    for file in sorted(files):
+        place = file.as_posix().partition(".dist-info/")[2]
+        path = Path(str(file.locate()))
+        if place and file.name.upper().startswith(("LICENSE", "COPYING", "AUTHORS")) and path.is_file():
+            yield Source(f"licence/{package}/{place}", path.read_text(encoding="utf-8", errors="replace"))
 
 
 def digest(text: str) -> bytes:
