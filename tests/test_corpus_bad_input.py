@@ -140,7 +140,7 @@ def test_truncated_index(tmp_path, size):
     refuse(path, r"m\.idx: .*truncated")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, 69), byte=st.integers(0, 255))
 def test_index_with_any_byte_changed(tmp_path, at, byte):
     """A changed byte in header, sizes or pointers is a CorpusError, or an integer type of the same width."""
@@ -266,7 +266,7 @@ def test_wanted_column(tmp_path):
     (tmp_path / "x.txt").write_text("a")
     refuse(tmp_path / "x.txt", "plain text has no column 'text'", column="text", tokenizer=tokenizer)
     tokens = write_lines(tmp_path / "y.jsonl", [{"tokens": [1]}])
-    refuse(tokens, "bos is for text; the column 'tokens' has tokens already", bos=True)
+    refuse(tokens, "bos is for text; this file has tokens already", bos=True)
 
 
 @pytest.mark.parametrize(
@@ -344,6 +344,13 @@ def test_bad_tokenizer(tmp_path):
     refuse(path, "tokenizer_config.json: not valid JSON", tokenizer=str(folder))
     (folder / "tokenizer.json").write_text('{"version": "1.0"}')
     refuse(path, "tokenizer.json: not a readable tokenizer.json", tokenizer=str(folder))
+
+
+def test_settings_without_effect(tmp_path):
+    """bos and packing are for text: on a file of tokens they are refused, not ignored."""
+    path = write_megatron(tmp_path / "m", ROWS)
+    refuse(path, r"m\.bin: bos is for text; this file has tokens already", bos=True)
+    refuse(path, r'm\.bin: layout = "packed" is for text', layout="packed")
 
 
 def test_negative_ids_in_binaries(tmp_path):

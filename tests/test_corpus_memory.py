@@ -89,11 +89,11 @@ def test_a_large_index_is_checked_in_pieces(tmp_path):
 
 
 def test_text_is_tokenized_in_constant_memory(tmp_path):
-    """Tokenizing 15 MB of text takes no more than 30 MiB over tokenizing 1.5 MB."""
+    """Tokenizing 7.5 MB of text takes no more than 20 MiB over tokenizing 1.5 MB."""
     tokenizer = str(write_tokenizer(tmp_path / "t"))
     line = '{"text": "' + "a b c d e " * 150 + '"}\n'
     peaks = []
-    for name, count in (("small", 1000), ("large", 10_000)):
+    for name, count in (("small", 1000), ("large", 5_000)):
         path = tmp_path / f"{name}.jsonl"
         with path.open("w") as file:
             for _ in range(count):
@@ -101,4 +101,4 @@ def test_text_is_tokenized_in_constant_memory(tmp_path):
         rows, peak = peak_mib(tmp_path / "cache", path=str(path), tokenizer=tokenizer, sample=10)
         assert rows == count
         peaks.append(peak)
-    assert peaks[1] < peaks[0] + 30
+    assert peaks[1] < peaks[0] + 20

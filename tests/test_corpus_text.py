@@ -163,6 +163,20 @@ def test_the_later_of_two_writers_yields(cache):
     assert [entry.name for entry in cache.iterdir()] == ["key"]
 
 
+def test_a_damaged_entry_is_named(tmp_path, tokenizer, cache):
+    """A cache entry whose facts or rows were cut is a CorpusError that names it."""
+    config = CorpusConfig(path=str(write_text(tmp_path / "x.jsonl", ["a b", "c"])), tokenizer=tokenizer)
+    open_corpus(config)
+    entry = next(cache.iterdir())
+    rows = (entry / "rows.bin").read_bytes()
+    (entry / "rows.bin").write_bytes(rows[:-1])
+    with pytest.raises(CorpusError, match=r"rows\.idx: sequence 1 has 6; expected an end within the 5 bytes"):
+        open_corpus(config)
+    (entry / "facts.json").write_text("{")
+    with pytest.raises(CorpusError, match=f"{entry.name}: this cache entry is damaged .*delete it"):
+        open_corpus(config)
+
+
 def test_a_failure_leaves_nothing(tmp_path, tokenizer, cache):
     """Bad text half way leaves no cache entry, whole or not."""
     path = write_text(tmp_path / "x.jsonl", ["a"] * 2000)
@@ -267,16 +281,16 @@ def test_real_stories():
 
 
 @needs_data
-def test_real_licences_under_the_pythia_tokenizer():
-    """Packed licences under GPT-NeoX: rows and rest are all tokens and one end-of-text (0) between documents."""
+def test_real_licences_under_the_pythia_tokenizer(tmp_path):
+    """200 licences packed under GPT-NeoX: rows and rest are all tokens, one end-of-text (0) between documents."""
     from tokenizers import Tokenizer
 
-    path, name = DATA / "corpora/licences_spdx.jsonl", DATA / "tokenizers/gpt-neox-20b_tokenizer.json"
-    corpus = open_corpus(CorpusConfig(path=str(path), tokenizer=str(name), layout="packed"))
-    plain = Tokenizer.from_file(str(name))
-    texts = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
-    naive = [token for encoding in plain.encode_batch(texts, add_special_tokens=False) for token in [0, *encoding.ids]][
-        1:
-    ]
+    lines = (DATA / "corpora/licences_spdx.jsonl").read_text(encoding="utf-8").splitlines()[:200]
+    (tmp_path / "x.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    name = DATA / "tokenizers/gpt-neox-20b_tokenizer.json"
+    corpus = open_corpus(CorpusConfig(path=str(tmp_path / "x.jsonl"), tokenizer=str(name), layout="packed"))
+    texts = [json.loads(line)["text"] for line in lines]
+    encoded = Tokenizer.from_file(str(name)).encode_batch(texts, add_special_tokens=False)
+    naive = [token for encoding in encoded for token in [0, *encoding.ids]][1:]
     assert len(corpus) * 2049 + corpus.num_dropped_tokens == len(naive)
     assert np.concatenate(corpus.tokens(0, len(corpus))).tolist() == naive[: len(corpus) * 2049]

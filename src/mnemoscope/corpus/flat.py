@@ -28,7 +28,7 @@ class FlatRows:
         self._dtype = dtype
         self._row_bytes = row_tokens * dtype.itemsize
         self._first_byte = first_byte
-        self._row_tokens = row_tokens
+        self.row_tokens = row_tokens
         self._num_rows = (parts.size - first_byte) // self._row_bytes
 
     def __len__(self) -> int:
@@ -38,7 +38,7 @@ class FlatRows:
         """Rows start to stop, as views of the mapped file where it is local."""
         first = self._first_byte + start * self._row_bytes
         block = self._parts.read(first, first + (stop - start) * self._row_bytes)
-        return list(block.view(self._dtype).reshape(stop - start, self._row_tokens))
+        return list(block.view(self._dtype).reshape(stop - start, self.row_tokens))
 
     def place(self, row: int) -> str:
         """The file and row that messages name."""

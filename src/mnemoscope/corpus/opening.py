@@ -56,6 +56,8 @@ def open_corpus(config: CorpusConfig, *, base: Path | None = None, default_token
     """
     sources = find_sources(config.paths, base=base)
     family = _family(sources, config.format)
+    if family in ("bin", "npy"):
+        _refuse_text_settings(sources[0], config)
     if family == "bin":
         opened = _open_binaries(sources, config)
     elif family == "npy":
@@ -115,6 +117,13 @@ def _open_binaries(sources: Sequence[Source], config: CorpusConfig) -> _Opened:
     return _Opened([open_document(parts, token_dtype=config.token_dtype, row_tokens=config.row_tokens)], facts)
 
 
+def _refuse_text_settings(source: Source, config: CorpusConfig) -> None:
+    """CorpusError for settings that would have no effect on tokens."""
+    if config.bos or config.layout == "packed":
+        setting = "bos" if config.bos else 'layout = "packed"'
+        raise CorpusError(f"{source.address}: {setting} is for text; this file has tokens already")
+
+
 def _find_index(source: Source) -> Source | None:
     """The .idx beside a .bin, or beside the parts that it is one of."""
     path = replace(source, address=source.path).plain_name
@@ -146,9 +155,13 @@ def _open_megatron(sources: Sequence[Source], indexes: Sequence[Source | None]) 
 
 def _open_arrays(sources: Sequence[Source], config: CorpusConfig) -> _Opened:
     arrays = [unpack(source) for source in sources]
-    members: list[Rows] = [open_npy(array, row_tokens=config.row_tokens) for array in arrays]
-    content = [digest_bytes(Parts([array])) for array in arrays]
-    return _Opened(members, {"format": "npy", "content": content, "row_tokens": config.row_tokens})
+    rows = [open_npy(array, row_tokens=config.row_tokens) for array in arrays]
+    facts: dict[str, object] = {
+        "format": "npy",
+        "content": [digest_bytes(Parts([array])) for array in arrays],
+        "row_tokens": [member.row_tokens for member in rows],
+    }
+    return _Opened([*rows], facts)
 
 
 def _open_fields(
@@ -158,9 +171,7 @@ def _open_fields(
     column = _choose_column(sources, config)
     if column is None or column.kind == "text":
         return _open_text(sources, config, column, _required_tokenizer(sources[0], config, base, default_tokenizer))
-    if config.bos or config.layout == "packed":
-        setting = "bos" if config.bos else 'layout = "packed"'
-        raise CorpusError(f"{sources[0].address}: {setting} is for text; the column {column.name!r} has tokens already")
+    _refuse_text_settings(sources[0], config)
     content = [digest_bytes(Parts([source])) for source in sources]
     facts: dict[str, object] = {"format": "tokens", "content": content, "column": column.name}
     if all(source.suffix in TABLE_SUFFIXES for source in sources):

@@ -159,9 +159,11 @@ def _expand_remote(address: str) -> list[Source]:
                 _remote_source(filesystem, name, filesystem.unstrip_protocol(name)) for name in _matched(names, address)
             ]
         return [_remote_source(filesystem, path, address)]
+    except CorpusError:
+        raise
     except (ImportError, ValueError) as error:
         raise CorpusError(f"{address}: no filesystem for this address ({reason(error)})") from error
-    except OSError as error:
+    except Exception as error:  # each store has its own errors, for credentials that are missing and the like
         raise CorpusError(f"{address}: cannot be reached ({reason(error)})") from error
 
 

@@ -21,7 +21,7 @@ from mnemoscope.corpus.documents import Document, place_document, read_documents
 from mnemoscope.corpus.megatron import MegatronIndex, MegatronRows, MegatronWriter
 from mnemoscope.corpus.parts import Parts
 from mnemoscope.corpus.progress import ProgressBar
-from mnemoscope.corpus.sources import Source, find_sources
+from mnemoscope.corpus.sources import Source, find_sources, reason
 from mnemoscope.corpus.tokenizer import TextTokenizer
 from mnemoscope.errors import CorpusError
 
@@ -56,7 +56,10 @@ class TokenizedRows:
     """Rows prepared by `write_rows`, mapped; they know which document they came from."""
 
     def __init__(self, folder: Path, *, sources: Sequence[Source]) -> None:
-        facts = json.loads((folder / "facts.json").read_bytes())
+        try:
+            facts = json.loads((folder / "facts.json").read_bytes())
+        except (OSError, ValueError) as error:
+            raise CorpusError(f"{folder}: this cache entry is damaged ({reason(error)}); delete it") from error
         self.num_dropped_tokens = int(facts["num_dropped_tokens"])
         self._layout: Layout = facts["layout"]
         self._starts: list[int] = facts["starts"]
