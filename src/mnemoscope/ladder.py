@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from statistics import fmean
 from types import FrameType
 from typing import NamedTuple, cast
 
@@ -109,7 +110,7 @@ class TrainingProgress(NamedTuple):
     steps_since_report: int
     """Steps done since the model's last report."""
     loss_nats: float
-    """Mean loss of the step's tokens."""
+    """Mean loss of the steps since the model's last report."""
 
 
 def revision_name(step: int) -> str:
@@ -285,15 +286,17 @@ def _train_into(folder: Path, job: _Job, sender: Connection) -> None:
     """Train the job's model, keep its revisions in `folder`, and tell `sender` of the steps."""
     stream_ST = np.load(job.stream_path)
     total_steps = job.schedule.num_steps(len(stream_ST))
+    losses: list[float] = []
     kept = job.schedule.checkpoint_steps(len(stream_ST))
     model = build_model(job.rung, vocabulary_size=job.vocabulary_size, row_tokens=stream_ST.shape[1], seed=job.seed)
     for step, loss in training_steps(model, stream_ST, learning_rate=job.rung.learning_rate, schedule=job.schedule):
         _stop_if_orphaned()
         if step in kept:
             _save_revision(model, folder / revision_name(step), job.tokenizer_files)
+        losses.append(loss)
         if step % _REPORT_EVERY_STEPS == 0 or step == total_steps:
-            steps_since_report = (step - 1) % _REPORT_EVERY_STEPS + 1
-            sender.send(TrainingProgress(job.rung.name, step, total_steps, steps_since_report, loss))
+            sender.send(TrainingProgress(job.rung.name, step, total_steps, len(losses), fmean(losses)))
+            losses.clear()
 
 
 def _save_revision(model: GPTNeoXForCausalLM, folder: Path, tokenizer_files: Sequence[Path]) -> None:
