@@ -267,15 +267,11 @@ def _dashes(records: Sequence[Record]) -> alt.StrokeDash:
 
 
 def _shapes(records: Sequence[Record]) -> alt.Shape:
-    """Circles for members, diamonds for the control; a legend where there are both."""
     import altair as alt
 
     groups = _groups(records)
     scale = alt.Scale(domain=groups, range=["circle", "diamond"][: len(groups)])
-    fill = {"expr": "datum.value == 'control' ? 'white' : '#444444'"}
-    look = alt.Legend(symbolStrokeColor="#444444", symbolOpacity=1, title="text (control: dashed, hollow)")
-    look["symbolFillColor"] = fill
-    return alt.Shape("group:N", scale=scale, legend=look if len(groups) > 1 else None)
+    return alt.Shape("group:N", scale=scale, legend=None)
 
 
 def _groups(records: Sequence[Record]) -> list[str]:
@@ -397,12 +393,11 @@ def _plain(records: Sequence[Record], panels: Panels) -> list[Record]:
 
 
 def _subtitle(records: Sequence[Record]) -> list[str]:
-    """How many sequences stand behind a point, by group, and what the bars are."""
+    """How many sequences stand behind a point, by group, and how to read the marks."""
     parts: list[str] = []
-    for group in ("member", "control"):
+    for group in _groups(records):
         sizes = [int(row["num_sequences"]) for row in records if row["group"] == group]
-        if sizes:
-            span = f"{min(sizes):,}" if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
-            parts.append(f"{span} {group} sequences")
-    control = "" if any(row["group"] == "control" for row in records) else "; no control"
-    return [f"n per point: {', '.join(parts)}{control}", "bars: Wilson intervals"]
+        span = f"{min(sizes):,}" if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
+        parts.append(f"{span} {group} sequences")
+    control = "control dashed and hollow" if "control" in _groups(records) else "no control given"
+    return [f"n per point: {', '.join(parts)}", f"{control}; bars: Wilson intervals"]
