@@ -48,6 +48,11 @@ def stratum(memorized, total):
     )
 
 
+def describe(result, name):
+    """One figure's description, without drawing the others."""
+    return {**dict(figures.FIGURES)[name](result).to_dict(), "config": figures.theme()}
+
+
 def drawn(spec):
     """All rows of all panels."""
     return [row for panel in spec["concat"] for row in spec["datasets"][panel["data"]["name"]]]
@@ -64,33 +69,33 @@ def test_only_what_has_data_is_drawn():
 def test_figures_carry_the_tables_numbers():
     """The points of a figure are rows of its table, members and control; n and the lack of a control are told."""
     result = study(["a", "b", "c"])
-    spec = figures.figure_specs(result)["memorized_by_size"]
+    spec = describe(result, "memorized_by_size")
     shares = sorted((row["context"], row["group"], row["share"]) for row in drawn(spec))
     table = result.memorized.to_pylist()
     assert shares == sorted((row["context"], row["group"], row["share"]) for row in table)
     assert spec["title"]["subtitle"][0] == "n per point: 2,000 member sequences, 500 control sequences"
-    bare = figures.figure_specs(study(["a", "b"], control=False))["memorized_by_size"]
+    bare = describe(study(["a", "b"], control=False), "memorized_by_size")
     assert "no control given" in bare["title"]["subtitle"][1]
 
 
 def test_models_stand_by_size():
     """Models are ordered by size in the legend, where the alphabet would put 12b before 160m before 70m."""
-    spec = figures.figure_specs(study(["70m", "160m", "12b"]))["memorized_by_context"]
+    spec = describe(study(["70m", "160m", "12b"]), "memorized_by_context")
     assert spec["concat"][0]["layer"][0]["encoding"]["color"]["scale"]["domain"] == ["70m", "160m", "12b"]
 
 
 def test_panels_of_single_points_are_left_out():
     """Of the continuations only n = 16 has two contexts, so the figure along context has one panel."""
-    spec = figures.figure_specs(study(["a"]))["memorized_by_context"]
+    spec = describe(study(["a"]), "memorized_by_context")
     assert [panel["title"]["text"] for panel in spec["concat"]] == ["n = 16"]
 
 
 def test_zeros_have_a_place():
     """With zero shares the axis is linear next to zero and starts there; without, it is logarithmic."""
-    zeros = figures.figure_specs(study(["a", "b"]))["memorized_by_size"]
+    zeros = describe(study(["a", "b"]), "memorized_by_size")
     y = zeros["concat"][0]["layer"][0]["encoding"]["y"]
     assert (y["scale"]["type"], y["scale"]["domain"][0], y["axis"]["values"][0]) == ("symlog", 0, 0)
-    bare = figures.figure_specs(study(["a", "b"], control=False))["memorized_by_size"]
+    bare = describe(study(["a", "b"], control=False), "memorized_by_size")
     assert bare["concat"][0]["layer"][0]["encoding"]["y"]["scale"]["type"] == "log"
 
 
@@ -104,9 +109,10 @@ def test_many_rows_are_drawn():
 
 def test_files_are_whole(tmp_path):
     """SVG and PNG of each figure are written, parse, hold the title, and leave no temporary file."""
-    result = study(["a", "b"], cells=((32, 16), (64, 16)))
+    result = study(["a", "b"], repeats=(None,), cells=((32, 16), (64, 16)))
     paths = figures.save_figures(result, tmp_path / "figures")
-    names = {f"{name}.{kind}" for name in figures.figure_specs(result) for kind in ("svg", "png")}
+    names = {f"{path.stem}.{kind}" for path in paths for kind in ("svg", "png")}
+    assert len(names) == len(paths) == 6
     assert {path.name for path in paths} == {path.name for path in (tmp_path / "figures").iterdir()} == names
     assert (tmp_path / "figures" / "memorized_by_size.png").read_bytes().startswith(PNG_SIGNATURE)
     text = "".join(ET.parse(tmp_path / "figures" / "memorized_by_size.svg").getroot().itertext())
@@ -123,8 +129,8 @@ def test_unwritable_folder_is_one_line(tmp_path):
 
 def test_specs_are_json():
     """A figure's description is plain JSON, with the one theme in it."""
-    spec = figures.figure_specs(study(["a", "b"]))["score_bins"]
-    assert json.loads(json.dumps(spec))["config"]["view"] == {"stroke": None}
+    spec = figures.figure_specs(study(["a"], repeats=(None,), cells=((32, 16),)))["score_bins"]
+    assert json.loads(json.dumps(spec))["config"] == figures.theme()
 
 
 def printed(result, **settings):
