@@ -1,0 +1,71 @@
+"""Mnemoscope: the instrument for memorization in language models.
+
+Five lines score a model and say what was found:
+
+    import mnemoscope as ms
+    models = (ms.ModelConfig(source="EleutherAI/pythia-70m-deduped", revision="step143000"),)
+    config = ms.StudyConfig(models=models, corpus=ms.CorpusConfig(path="document.bin"), contexts=(32,), continuations=(32,))
+    study = ms.run_study(config, "pythia-70m")
+    print(ms.analyze(study).finding.sentence)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mnemoscope.version import __version__
+
+if TYPE_CHECKING:
+    from mnemoscope.config import CorpusConfig, Grid, ModelConfig, StudyConfig, load_study
+    from mnemoscope.corpus import open_corpus, read_windows, select_sequences
+    from mnemoscope.errors import MnemoscopeError
+    from mnemoscope.findings import analyze, save_findings
+    from mnemoscope.model import CausalLM, load_model, wrap_network
+    from mnemoscope.run import run_study
+    from mnemoscope.scoring import MatchFacts, score_sequences
+    from mnemoscope.store import Study, matched_bits, open_study, read_scores
+
+_HOME = {
+    "config": ("CorpusConfig", "Grid", "ModelConfig", "StudyConfig", "load_study"),
+    "corpus": ("open_corpus", "read_windows", "select_sequences"),
+    "errors": ("MnemoscopeError",),
+    "findings": ("analyze", "save_findings"),
+    "model": ("CausalLM", "load_model", "wrap_network"),
+    "run": ("run_study",),
+    "scoring": ("MatchFacts", "score_sequences"),
+    "store": ("Study", "matched_bits", "open_study", "read_scores"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [  # noqa: RUF022  in the order of the modules
+    "__version__",
+    "CorpusConfig",
+    "Grid",
+    "ModelConfig",
+    "StudyConfig",
+    "load_study",
+    "open_corpus",
+    "read_windows",
+    "select_sequences",
+    "MnemoscopeError",
+    "analyze",
+    "save_findings",
+    "CausalLM",
+    "load_model",
+    "wrap_network",
+    "run_study",
+    "MatchFacts",
+    "score_sequences",
+    "Study",
+    "matched_bits",
+    "open_study",
+    "read_scores",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported when it is first used: `import mnemoscope` costs no torch."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'mnemoscope' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"mnemoscope.{_MODULE_OF[name]}"), name)

@@ -1,0 +1,292 @@
+"""The command line: thin verbs over the Python API. Everything heavy is imported inside the verb that needs it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, Group, Parameter
+
+from mnemoscope.config import CorpusConfig, CorpusFormat, Device, Dtype, Layout, Mode, ModelConfig, StudyConfig
+from mnemoscope.errors import ConfigError
+from mnemoscope.version import __version__
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mnemoscope.store import Study
+
+app = App(
+    name="mnemoscope",
+    version=__version__,
+    help="Which sequences can a language model recite, how firmly, and why.",
+    help_epilogue="Start with `mnemoscope demo`: no download, no GPU, a few minutes.",
+)
+_CORPUS = Group("Corpus")
+_MODEL = Group("Model")
+_GRID = Group("Grid")
+
+Lengths = Annotated[str, Parameter(group=_GRID)]
+
+
+@app.command
+def demo(*, out: Path = Path("mnemoscope-demo"), seed: int = 0) -> None:
+    """Train a ladder of small models on text that is on this machine, and run the whole study on them.
+
+    Parameters
+    ----------
+    out
+        Folder of the study; a finished one is shown again.
+    seed
+        Seed of the texts' choice, the order of training and the initial weights.
+    """
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from mnemoscope.demo import Recipe, demo_study, prepare, training_display
+
+    with training_display(Console(stderr=True)) as progress:
+        assets = prepare(recipe=replace(Recipe(), seed=seed), progress=progress)
+    _run(demo_study(assets), out)
+
+
+@app.command
+def study(file: Path, *, out: Path | None = None) -> None:
+    """Score several models or checkpoints over one corpus and its control, as a study file says.
+
+    Parameters
+    ----------
+    file
+        The study: a TOML file with [[models]], [corpus], [control], contexts and continuations.
+    out
+        Folder of the results (default: the file's name without .toml). An unfinished one is finished.
+    """
+    from mnemoscope.config import load_study, resolve_paths
+
+    config = resolve_paths(load_study(file), file.absolute().parent)
+    _run(config, out or file.with_suffix(""))
+
+
+@app.command
+def score(
+    *,
+    model: Annotated[str, Parameter(group=_MODEL)],
+    corpus: Annotated[list[str], Parameter(group=_CORPUS, consume_multiple=True, negative="")],
+    out: Path = Path("mnemoscope-results"),
+    control: Annotated[list[str] | None, Parameter(group=_CORPUS, consume_multiple=True, negative="")] = None,
+    contexts: Lengths = "32,48,64,96",
+    continuations: Lengths = "16,32,48,64",
+    mode: Annotated[Mode, Parameter(group=_GRID)] = "graded",
+    revision: Annotated[str | None, Parameter(group=_MODEL)] = None,
+    name: Annotated[str | None, Parameter(group=_MODEL)] = None,
+    dtype: Annotated[Dtype, Parameter(group=_MODEL)] = "float32",
+    device: Annotated[Device, Parameter(group=_MODEL)] = "auto",
+    attention: Annotated[Literal["sdpa", "eager", "flash_attention_2"] | None, Parameter(group=_MODEL)] = None,
+    remote_code: Annotated[bool, Parameter(group=_MODEL, negative="")] = False,
+    format: Annotated[CorpusFormat, Parameter(group=_CORPUS)] = "auto",
+    tokenizer: Annotated[str | None, Parameter(group=_CORPUS)] = None,
+    layout: Annotated[Layout, Parameter(group=_CORPUS)] = "documents",
+    row_tokens: Annotated[int, Parameter(group=_CORPUS)] = 2049,
+    token_dtype: Annotated[Literal["uint16", "int32", "uint32", "int64"], Parameter(group=_CORPUS)] = "uint16",
+    column: Annotated[str | None, Parameter(group=_CORPUS)] = None,
+    bos: Annotated[bool, Parameter(group=_CORPUS, negative="")] = False,
+    offset: Annotated[str, Parameter(group=_CORPUS)] = "0",
+    short_rows: Annotated[Literal["error", "skip"], Parameter(group=_CORPUS)] = "error",
+    sequences: Annotated[str | None, Parameter(group=_CORPUS)] = None,
+    sample: Annotated[int | None, Parameter(group=_CORPUS)] = None,
+    seed: Annotated[int, Parameter(group=_CORPUS)] = 0,
+    batch_size: str = "auto",
+    shard_rows: int = 4096,
+) -> None:
+    """Score one model over one corpus; the same command again finishes what was interrupted.
+
+    Parameters
+    ----------
+    model
+        A folder with config.json and *.safetensors, or a hub name such as EleutherAI/pythia-70m-deduped.
+    corpus
+        The training text: files, globs or fsspec addresses; .bin (with or without .idx), .npy, .parquet, .arrow,
+        .jsonl, .txt, each also as .gz or .zst.
+    out
+        Folder of the results; further models can be scored into the same one.
+    control
+        Text of the same kind that the model never saw; read like the corpus. The excess over it is memorization.
+    contexts
+        Context lengths k in tokens, separated by commas.
+    continuations
+        Continuation lengths n in tokens, separated by commas; every k x n is scored.
+    mode
+        graded: every match bit. exact: full match, first mismatch and probabilities only, in one forward pass.
+    revision
+        Hub branch, tag or commit (step143000), or the subfolder of a local model.
+    name
+        The model's name in folders and tables.
+    dtype
+        Number format of the model; float32 is the reference.
+    device
+        Where the model runs; auto takes cuda, then mps, then cpu.
+    attention
+        Attention implementation of transformers.
+    remote_code
+        Run code that comes with the model's repository.
+    format
+        How the corpus is stored, where its file name does not say.
+    tokenizer
+        tokenizer.json, a folder with one, or a hub name; text needs one (default: the model's own).
+    layout
+        For text: one sequence per document, or documents packed into rows of --row-tokens.
+    row_tokens
+        Row length of a headerless .bin, of a flat .npy, or of packed text, in tokens.
+    token_dtype
+        Integer type of a headerless .bin.
+    column
+        Field of a Parquet, Arrow or JSONL file that holds text or tokens.
+    bos
+        Put the beginning-of-sequence token before each document.
+    offset
+        Where a sequence's window starts in its row, in tokens, or `random`.
+    short_rows
+        Rows shorter than the largest k + n: refuse the corpus, or skip and count them.
+    sequences
+        Parquet or CSV file with a column sequence_id: score these rows of the corpus only.
+    sample
+        Score this many rows, drawn at random.
+    seed
+        Seed of --sample and of random offsets.
+    batch_size
+        Sequences per forward pass, or `auto`: by free memory.
+    shard_rows
+        Sequences per shard of the store: the most that a kill can lose.
+    """
+    reading = CorpusConfig(
+        path=tuple(corpus),
+        format=format,
+        tokenizer=tokenizer,
+        layout=layout,
+        row_tokens=row_tokens,
+        token_dtype=token_dtype,
+        column=column,
+        bos=bos,
+        offset="random" if offset == "random" else _whole_number("--offset", offset),
+        short_rows=short_rows,
+        sequences=sequences,
+        sample=sample,
+        seed=seed,
+    )
+    _run(
+        StudyConfig(
+            models=(
+                ModelConfig(
+                    source=model,
+                    revision=revision,
+                    name=name,
+                    dtype=dtype,
+                    device=device,
+                    attention=attention,
+                    remote_code=remote_code,
+                ),
+            ),
+            corpus=reading,
+            control=_like(reading, control) if control else None,
+            contexts=_lengths("--contexts", contexts),
+            continuations=_lengths("--continuations", continuations),
+            mode=mode,
+            batch_size="auto" if batch_size == "auto" else _whole_number("--batch-size", batch_size),
+            shard_rows=shard_rows,
+        ),
+        out,
+    )
+
+
+@app.command
+def status(folder: Path, *, verify: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """How far a study is; with --verify also whether its tables are undamaged and complete.
+
+    Parameters
+    ----------
+    folder
+        Folder of the study.
+    verify
+        Read every table: checksums, and each selected sequence there exactly once. Exit status 1 if not.
+    """
+    from mnemoscope.report.tables import print_table, status_table
+    from mnemoscope.status import read_status
+
+    console = _console()
+    report = read_status(folder)
+    print_table(status_table(report), console)
+    if verify and not _verify(folder, console):
+        sys.exit(1)
+
+
+def _run(config: StudyConfig, folder: Path) -> None:
+    """Score what is missing, analyse, draw, and print the tables and where everything lies."""
+    from mnemoscope.findings import analyze, save_findings
+    from mnemoscope.progress import show_progress
+    from mnemoscope.report.tables import print_tables
+    from mnemoscope.run import run_study
+
+    with show_progress(sys.stderr) as progress:
+        finished = run_study(config, folder, progress=progress, command=shlex.join(sys.argv))
+    result = analyze(finished)
+    figures = save_findings(finished, result)
+    console = _console()
+    print_tables(result, console)
+    _print_places(finished, figures, console)
+
+
+def _print_places(finished: Study, figures: list[Path], console: Console) -> None:
+    console.print()
+    console.print(f"scores    {finished.folder / 'scores'}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"tables    {finished.folder / 'analyses' / 'factors'}", highlight=False, markup=False, soft_wrap=True)
+    for path in figures:
+        if path.suffix == ".png":
+            console.print(f"figure    {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _verify(folder: Path, console: Console) -> bool:
+    """Whether every shard is undamaged and every selected sequence there once; says what is not."""
+    from mnemoscope.coverage import audit_coverage
+    from mnemoscope.store import find_damage, open_study
+
+    opened, sound = open_study(folder), True
+    for label, run in opened.runs.items():
+        damaged = find_damage(folder, run)
+        coverage = audit_coverage(opened, label)
+        sound = sound and not damaged and coverage.is_complete
+        for damage in damaged:
+            console.print(f"{label}: shard {damage.shard.name} is damaged: {damage.reason}", markup=False)
+        console.print(
+            f"{label}: {coverage.num_expected:,} rows expected, {coverage.num_missing:,} missing, "
+            f"{coverage.num_doubled:,} doubled, {coverage.num_alien:,} alien; {coverage.num_short:,} sequences too short",
+            markup=False,
+            soft_wrap=True,
+        )
+    return sound
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def _like(reading: CorpusConfig, paths: list[str]) -> CorpusConfig:
+    """The control: other files, read the same way, all of their rows."""
+    from dataclasses import replace
+
+    return replace(reading, path=tuple(paths), sequences=None)
+
+
+def _lengths(option: str, text: str) -> tuple[int, ...]:
+    return tuple(_whole_number(option, part) for part in text.replace(" ", ",").split(",") if part)
+
+
+def _whole_number(option: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{option}: {text!r} given; expected whole numbers") from None
