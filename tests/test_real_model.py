@@ -17,7 +17,9 @@ from mnemoscope.scoring import score_sequences
 DATA = Path(os.environ.get("MNEMOSCOPE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 MODEL = DATA / "models" / "stories260K"
 
-pytestmark = pytest.mark.skipif(not MODEL.is_dir(), reason="the real model's folder is absent (set MNEMOSCOPE_TEST_DATA)")
+pytestmark = pytest.mark.skipif(
+    not MODEL.is_dir(), reason="the real model's folder is absent (set MNEMOSCOPE_TEST_DATA)"
+)
 
 MATCHED_HISTOGRAM = [734, 528, 364, 240, 146, 101, 80, 38, 27, 19, 17, 2, 7, 2, 6, 2, 3]
 """Stories by number of matched tokens 0 .. 16, context BOS + 32 tokens, float32 on a CPU (the data's README)."""
@@ -49,13 +51,11 @@ def test_published_greedy_tokens_are_recited(model):
 
 
 def test_published_greedy_tokens_are_decoded(model):
-    """The rollout says them too: with the second token changed in the truth, decoding from BOS still yields all others."""
+    """The rollout says them too: with the truth's second token changed, decoding still yields all others."""
     golden = json.loads((MODEL / "golden_greedy.json").read_text())
     tokens_RW = np.array([golden["prompt_ids"] + golden["greedy_ids"]])
     tokens_RW[0, 1] = 5
-    facts = score_sequences(
-        model, tokens_RW, Grid(contexts=(1,), continuations=(256,)), mode="graded", batch_size=1
-    )
+    facts = score_sequences(model, tokens_RW, Grid(contexts=(1,), continuations=(256,)), mode="graded", batch_size=1)
     assert not facts.matched_RCn[0, 0, 0]
     assert facts.matched_RCn[0, 0, 1:].all()
 
@@ -71,7 +71,5 @@ def test_scores_on_the_training_text_have_the_reference_histogram(model, stories
     if batch_size > 1:
         assert histogram.tolist() == MATCHED_HISTOGRAM
     else:
-        large = score_sequences(
-            model, stories, Grid(contexts=(33,), continuations=(16,)), mode="graded", batch_size=64
-        )
+        large = score_sequences(model, stories, Grid(contexts=(33,), continuations=(16,)), mode="graded", batch_size=64)
         np.testing.assert_array_equal(facts.matched_RCn, large.matched_RCn)

@@ -1,10 +1,11 @@
 """Mnemoscope: the instrument for memorization in language models.
 
-Five lines score a model and say what was found:
+A few lines score a model and say what was found:
 
     import mnemoscope as ms
     models = (ms.ModelConfig(source="EleutherAI/pythia-70m-deduped", revision="step143000"),)
-    config = ms.StudyConfig(models=models, corpus=ms.CorpusConfig(path="document.bin"), contexts=(32,), continuations=(32,))
+    corpus = ms.CorpusConfig(path="document.bin", sample=10_000)
+    config = ms.StudyConfig(models=models, corpus=corpus, contexts=(32, 64), continuations=(16, 32))
     study = ms.run_study(config, "pythia-70m")
     print(ms.analyze(study).finding.sentence)
 """

@@ -241,7 +241,9 @@ def _run(config: StudyConfig, folder: Path) -> None:
 def _print_places(finished: Study, figures: list[Path], console: Console) -> None:
     console.print()
     console.print(f"scores    {finished.folder / 'scores'}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"tables    {finished.folder / 'analyses' / 'factors'}", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"tables    {finished.folder / 'analyses' / 'factors'}", highlight=False, markup=False, soft_wrap=True
+    )
     for path in figures:
         if path.suffix == ".png":
             console.print(f"figure    {path}", highlight=False, markup=False, soft_wrap=True)
@@ -261,7 +263,8 @@ def _verify(folder: Path, console: Console) -> bool:
             console.print(f"{label}: shard {damage.shard.name} is damaged: {damage.reason}", markup=False)
         console.print(
             f"{label}: {coverage.num_expected:,} rows expected, {coverage.num_missing:,} missing, "
-            f"{coverage.num_doubled:,} doubled, {coverage.num_alien:,} alien; {coverage.num_short:,} sequences too short",
+            f"{coverage.num_doubled:,} doubled, {coverage.num_alien:,} alien; "
+            f"{coverage.num_short:,} sequences too short",
             markup=False,
             soft_wrap=True,
         )

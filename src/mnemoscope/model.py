@@ -195,7 +195,10 @@ def _from_pretrained(folder: Path | None, config: ModelConfig) -> tuple[Any, dic
     )  # else a hub repository of pickles is converted by a bot
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
 
+    if not sys.stderr.isatty():  # its bar of loaded weights would fill a log with carriage returns
+        transformers_logging.disable_progress_bar()
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(folder or config.source),
@@ -206,13 +209,13 @@ def _from_pretrained(folder: Path | None, config: ModelConfig) -> tuple[Any, dic
             trust_remote_code=config.remote_code,
             output_loading_info=True,
         )
-        return loaded
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         at = f" at revision {config.revision}" if config.revision else ""
         raise ModelError(
             f"{config.source}{at}: cannot be loaded as a causal language model from safetensors: {reason}"
         ) from error
+    return loaded
 
 
 def _pick_device(config: ModelConfig) -> torch.device:

@@ -8,8 +8,6 @@ large.
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from mnemoscope.analyses.factors import FactorsResult
-from mnemoscope.errors import StoreError
+from mnemoscope.files import write_atomically
 
 if TYPE_CHECKING:
     import altair as alt
@@ -113,31 +111,10 @@ def save_figures(result: FactorsResult, folder: Path) -> list[Path]:
     for name, spec in figure_specs(result).items():
         svg: str = vl_convert.vegalite_to_svg(spec)
         png: bytes = vl_convert.vegalite_to_png(spec, scale=PNG_SCALE)
-        paths += [
-            write_atomically(folder / f"{name}.svg", svg.encode()),
-            write_atomically(folder / f"{name}.png", png),
-        ]
+        for path, content in ((folder / f"{name}.svg", svg.encode()), (folder / f"{name}.png", png)):
+            write_atomically(path, content)
+            paths.append(path)
     return paths
-
-
-def write_atomically(path: Path, content: bytes) -> Path:
-    """The path, with the content in it: a temporary file beside it, then a rename."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise StoreError(
-            f"{path}: cannot be written ({error.strerror}); free space or choose another folder"
-        ) from error
-    return path
 
 
 def draw_by_size(result: FactorsResult) -> alt.ConcatChart | None:

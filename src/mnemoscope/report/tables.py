@@ -16,6 +16,7 @@ from rich.text import Text
 
 from mnemoscope.analyses.factors import FactorsResult
 from mnemoscope.intervals import format_share
+from mnemoscope.status import StudyStatus
 
 Record = dict[str, Any]
 
@@ -118,6 +119,20 @@ def coverage_table(result: FactorsResult) -> Table:
     return table
 
 
+def status_table(status: StudyStatus) -> Table:
+    """How far each model and group of a study is."""
+    table = _table(f"Study {status.folder}", "model", ["group", "shards", "sequences", "too short", "state"])
+    for model in status.models:
+        if not model.groups:
+            _add(table, [model.label, "", "", "", "", "not begun"])
+        for group in model.groups:
+            shards = f"{group.num_shards_done:,} / {group.num_shards:,}"
+            sequences = f"{group.num_sequences_done:,} / {group.num_sequences:,}"
+            state = "complete" if group.num_shards_done == group.num_shards else "unfinished"
+            _add(table, [model.label, group.group, shards, sequences, f"{group.num_short:,}", state])
+    return table
+
+
 TABLES: tuple[Callable[[FactorsResult], Table], ...] = (
     coverage_table,
     memorized_table,
@@ -125,7 +140,7 @@ TABLES: tuple[Callable[[FactorsResult], Table], ...] = (
     bins_table,
     trend_table,
 )
-LEFT = {"model", "group", "form", "note", "remark", "along", "score"}
+LEFT = {"model", "group", "state", "form", "note", "remark", "along", "score"}
 KEYS = {"model", "group", "k", "n", "form", "along", "score", "copies"}
 PIPE_WIDTH = 1000
 
