@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -72,7 +73,7 @@ class Bench(NamedTuple):
         batches, sizes = self.batches(kind), [GRID.max_continuation] if name == "strongest" else GRID.continuations
         if name == "floor":
             return lambda: [self.model.network(batch[:, :-1], use_cache=False) for batch in batches]
-        if name == "exact" or name == "graded":  # noqa: PLR1714, SIM109  (narrows the type)
+        if name == "exact" or name == "graded":  # noqa: PLR1714  (narrows the type)
             return lambda: self.score(name, kind)
         return lambda: [self.generate(b[:, :k], n) for b in batches for k in GRID.contexts for n in sizes]
 
@@ -131,9 +132,9 @@ def set_up(arguments: argparse.Namespace) -> Bench:
         sys.exit("--model and --corpus: one given; expected both or none")
     if arguments.model:
         config = ModelConfig(source=arguments.model)
-        reading = CorpusConfig(
-            path=arguments.corpus, tokenizer=arguments.tokenizer, layout="packed", row_tokens=GRID.window_tokens
-        ) if arguments.corpus.endswith((".jsonl", ".txt")) else CorpusConfig(path=arguments.corpus, short_rows="skip")  # fmt: skip
+        reading = CorpusConfig(path=arguments.corpus, short_rows="skip")
+        if arguments.corpus.endswith((".jsonl", ".txt")):
+            reading = replace(reading, tokenizer=arguments.tokenizer, layout="packed", row_tokens=GRID.window_tokens)
         corpus = open_corpus(reading, default_tokenizer=arguments.model)
         ids = select_sequences(reading, corpus).sequence_ids[: 4 * arguments.rows]
         tokens = read_windows(

@@ -12,6 +12,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from mnemoscope.config import CorpusConfig, ModelConfig, StudyConfig
 
 VOCAB = 64
+torch.set_num_threads(1)  # the networks are so small that threads only wait for each other
 
 
 def save_model(folder: Path, *, seed: int = 0) -> Path:

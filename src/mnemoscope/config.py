@@ -188,9 +188,7 @@ class StudyConfig:
         labels = [model.label for model in self.models]
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
-            raise ConfigError(
-                f"models: the name {twice[0]!r} is given twice; expected each once (set `name`)"
-            )
+            raise ConfigError(f"models: the name {twice[0]!r} is given twice; expected each once (set `name`)")
         if self.shard_rows < 1:
             raise ConfigError(f"shard_rows: {self.shard_rows} given; expected 1 or more")
         if isinstance(self.batch_size, int) and self.batch_size < 1:
@@ -217,9 +215,7 @@ def load_study(path: Path) -> StudyConfig:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}); expected a study file (TOML)"
-        ) from error
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected a study file (TOML)") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     try:
@@ -238,9 +234,7 @@ def dump_study(config: StudyConfig) -> str:
     study = asdict(config)
     tables = {name: study.pop(name) for name in ("corpus", "control", "models")}
     sections = [_dump_table(study)]
-    sections += [
-        f"[{name}]\n{_dump_table(tables[name])}" for name in ("corpus", "control") if tables[name] is not None
-    ]
+    sections += [f"[{name}]\n{_dump_table(tables[name])}" for name in ("corpus", "control") if tables[name] is not None]
     sections += [f"[[models]]\n{_dump_table(model)}" for model in tables["models"]]
     return "\n".join(sections)
 
@@ -260,9 +254,7 @@ def _resolve_corpus(corpus: CorpusConfig, base: Path) -> CorpusConfig:
     path = corpus.path
     return replace(
         corpus,
-        path=_resolve_path(path, base)
-        if isinstance(path, str)
-        else tuple(_resolve_path(each, base) for each in path),
+        path=_resolve_path(path, base) if isinstance(path, str) else tuple(_resolve_path(each, base) for each in path),
         sequences=None if corpus.sequences is None else _resolve_path(corpus.sequences, base),
         tokenizer=None if corpus.tokenizer is None else _resolve_source(corpus.tokenizer, base),
     )

@@ -62,13 +62,15 @@ class _Lines:
         self._label = ""
         self._first = (0.0, 0)
         self._next_seconds = 0.0
+        self._last = -1
 
     def __call__(self, label: str, num_done: int, num_sequences: int) -> None:
         now = time.monotonic()
         if label != self._label:
             self._label, self._first = label, (now, num_done)
-        elif num_done < num_sequences and now < self._next_seconds:
+        elif num_done == self._last or (num_done < num_sequences and now < self._next_seconds):
             return
+        self._last = num_done
         self._next_seconds = now + _INTERVAL_SECONDS
         self._stream.write(
             f"{label}: {num_done} of {num_sequences} sequences{self._rate(now, num_done, num_sequences)}\n"

@@ -72,7 +72,7 @@ class RolloutPool:
         return self._num_rows == 0
 
     def add(self, branches: Branches, prefix: DynamicCache, *, first_row: int, num_sequences: int) -> None:
-        """Take a batch's branches and what they need of its keys and values; `first_row` numbers the first of its sequences."""
+        """Take a batch's branches and what they need of its keys and values; the batch starts at row `first_row`."""
         rows = np.unique(branches.row)
         if not len(rows):
             return

@@ -91,6 +91,7 @@ def _run_model(job: _Job, model_config: ModelConfig) -> None:
     """Score what one model's run lacks; the model is not even loaded where that is nothing."""
     there = read_run(job.folder, model_config.label)
     if there is not None and _is_finished(job, model_config, there):
+        _remove_leftovers(job.folder, there)
         register_models(job.folder, job.config, replacing=[model_config.label])
         return
     model = _load(model_config)
@@ -102,7 +103,8 @@ def _run_model(job: _Job, model_config: ModelConfig) -> None:
     remove_manifest(job.folder)
     register_models(job.folder, job.config, replacing=[run.label])
     begin_run(job.folder, run)
-    _tidy(job.folder, run)
+    _remove_leftovers(job.folder, run)
+    _set_damage_aside(job.folder, run)
     _score(job, run, model)
 
 
@@ -160,10 +162,14 @@ def _describe_run(job: _Job, model: ModelConfig, identity: ModelIdentity, batch_
     )
 
 
-def _tidy(folder: Path, run: Run) -> None:
-    """Clear what dead runs and bad disks have left: temporary files, and shards that are not what was written."""
+def _remove_leftovers(folder: Path, run: Run) -> None:
+    """Remove the temporary files of dead runs."""
     for each in (folder, run_folder(folder, run.label)):
         remove_abandoned(each)
+
+
+def _set_damage_aside(folder: Path, run: Run) -> None:
+    """Make room for new copies of the shards that are not what was written."""
     for damage in find_damage(folder, run):
         set_aside(folder, run, damage.shard)
         _log.warning(

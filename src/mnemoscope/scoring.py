@@ -279,7 +279,8 @@ def _check_finite(log_probability_BJ: NDArray[np.float32], *, first_row: int, fi
         row, place = (int(i) for i in bad[0])
         raise ScoringError(
             f"the model's logits are not finite in row {first_row + row}, "
-            f"at or before position {first_position + place}; expected numbers (damaged weights, or a precision too low: try dtype float32)",
+            f"at or before position {first_position + place}; "
+            "expected numbers (damaged weights, or a precision too low: try dtype float32)",
             row=first_row + row,
         )
 

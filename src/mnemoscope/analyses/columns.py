@@ -26,18 +26,14 @@ COLUMNS: Mapping[str, Column] = {
     "source": Column(TEXT, "where the model came from; checkpoints of one source are one training run"),
     "num_parameters": Column(COUNT, "all parameters", "parameters"),
     "num_non_embedding_parameters": Column(COUNT, "parameters but for the embeddings", "parameters"),
-    "training_step": Column(
-        COUNT, "training step of the checkpoint; null for a final or unnamed one", "steps"
-    ),
+    "training_step": Column(COUNT, "training step of the checkpoint; null for a final or unnamed one", "steps"),
     "group": Column(TEXT, "member, control, or excess (member minus control)"),
     "context": Column(LENGTH, "context length k", "tokens"),
     "continuation": Column(LENGTH, "continuation length n", "tokens"),
     "bin": Column(LENGTH, "score bin, 0 to 11"),
     "bin_label": Column(TEXT, "the bin's scores"),
     "num_matched": Column(LENGTH, "positions where generated and true token are equal", "tokens"),
-    "first_mismatch": Column(
-        LENGTH, "index in the continuation of the first wrong token; n if none", "tokens"
-    ),
+    "first_mismatch": Column(LENGTH, "index in the continuation of the first wrong token; n if none", "tokens"),
     "num_repeats": Column(COUNT, "times the sequence stands in the training stream", "copies"),
     "num_repeats_low": Column(COUNT, "fewest copies seen in the doubling class", "copies"),
     "num_repeats_high": Column(COUNT, "most copies seen in the doubling class", "copies"),
@@ -67,9 +63,7 @@ COLUMNS: Mapping[str, Column] = {
     "p_value": Column(REAL, "two-sided p-value of a coefficient of zero"),
     "p_holm": Column(REAL, "the same, Holm-adjusted over all series of this `along` and `form`"),
     "r_squared": Column(REAL, "variance of the share that the form explains", "1"),
-    "aicc": Column(
-        REAL, "small-sample Akaike criterion of the share; compare within a series, lower is better"
-    ),
+    "aicc": Column(REAL, "small-sample Akaike criterion of the share; compare within a series, lower is better"),
     "note": Column(TEXT, "why a number is missing, or how far to trust it"),
 }
 
@@ -77,9 +71,7 @@ COLUMNS: Mapping[str, Column] = {
 def make_table(names: Sequence[str], rows: Sequence[Row]) -> pa.Table:
     """The rows as a table with these columns, in this order; every row has every column."""
     fields = [
-        pa.field(
-            name, COLUMNS[name].type, metadata={"meaning": COLUMNS[name].meaning, "unit": COLUMNS[name].unit}
-        )
+        pa.field(name, COLUMNS[name].type, metadata={"meaning": COLUMNS[name].meaning, "unit": COLUMNS[name].unit})
         for name in names
     ]
     return pa.table({name: [row[name] for row in rows] for name in names}, schema=pa.schema(fields))

@@ -56,9 +56,7 @@ class ModelCounts:
 
     def __post_init__(self) -> None:
         if self.num_non_embedding_parameters < 1:
-            raise ConfigError(
-                f"{self.label}: {self.num_non_embedding_parameters} parameters; expected 1 or more"
-            )
+            raise ConfigError(f"{self.label}: {self.num_non_embedding_parameters} parameters; expected 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +110,7 @@ def factors(counts_by_model: Mapping[str, ModelCounts], *, level: float = 0.95) 
         memorized=memorized,
         excess=excess,
         bins=_rate_table((*CELL, "bin", "bin_label"), "num_chosen", _bin_counts(models), level),
-        num_matched=_rate_table(
-            (*CELL, "num_matched"), "num_chosen", _histogram(models, "num_matched"), level
-        ),
+        num_matched=_rate_table((*CELL, "num_matched"), "num_chosen", _histogram(models, "num_matched"), level),
         first_mismatch=_rate_table(
             (*CELL, "first_mismatch"), "num_chosen", _histogram(models, "first_mismatch"), level
         ),
@@ -183,9 +179,7 @@ def _rates(name: str, counts: Iterable[_Count], level: float) -> list[dict[str, 
 
 def _memorized_table(models: Iterable[ModelCounts], level: float) -> pa.Table:
     cells = list(_cells(models))
-    rates = _rates(
-        "num_memorized", [_Count(keys, c.num_memorized, c.num_sequences) for keys, _, c in cells], level
-    )
+    rates = _rates("num_memorized", [_Count(keys, c.num_memorized, c.num_sequences) for keys, _, c in cells], level)
     for row, (_, _, cell) in zip(rates, cells, strict=True):
         row["num_fragile"], row["num_fragile_memorized"] = cell.num_fragile, cell.num_fragile_memorized
     return make_table(MEMORIZED, rates)
@@ -265,9 +259,7 @@ def _repeat_classes(models: Sequence[ModelCounts], level: float) -> pa.Table:
             "num_repeats_high": max(ends),
         }
         counts_by_class.append(_Count(keys, num_memorized, num_sequences))
-    return _rate_table(
-        (*CELL, "num_repeats_low", "num_repeats_high"), "num_memorized", counts_by_class, level
-    )
+    return _rate_table((*CELL, "num_repeats_low", "num_repeats_high"), "num_memorized", counts_by_class, level)
 
 
 def _steps_table(models: Sequence[ModelCounts], memorized: pa.Table) -> pa.Table:

@@ -82,9 +82,7 @@ class MatchCounts:
 
     def over_repeats(self) -> MatchCounts:
         """The same counts with the number of repeats left out: sequences of every number together."""
-        return _sum_strata(
-            (stratum._replace(num_repeats=None), counts) for stratum, counts in self.strata.items()
-        )
+        return _sum_strata((stratum._replace(num_repeats=None), counts) for stratum, counts in self.strata.items())
 
 
 class BinCounts(NamedTuple):
@@ -131,9 +129,7 @@ def count_matches(
                 fragile_R = rows.smallest_margin_RN[:, index] < fragile_margin_logits
                 for stratum, tally in _tally_continuation(rows, continuation, fragile_R):
                     tallies[stratum] = tallies[stratum] + tally if stratum in tallies else tally
-    return MatchCounts(
-        {stratum: _counts_of(tally, stratum, mode) for stratum, tally in sorted_strata(tallies)}
-    )
+    return MatchCounts({stratum: _counts_of(tally, stratum, mode) for stratum, tally in sorted_strata(tallies)})
 
 
 def from_bins(cells: Iterable[BinCounts | MemorizedCount], *, group: str = "member") -> MatchCounts:
@@ -142,9 +138,7 @@ def from_bins(cells: Iterable[BinCounts | MemorizedCount], *, group: str = "memb
     for cell in cells:
         stratum = Stratum(group, None, cell.context, cell.continuation)
         if stratum in strata:
-            raise ConfigError(
-                f"k = {cell.context}, n = {cell.continuation} is given twice; expected each cell once"
-            )
+            raise ConfigError(f"k = {cell.context}, n = {cell.continuation} is given twice; expected each cell once")
         strata[stratum] = _published_counts(cell)
     return MatchCounts(dict(sorted_strata(strata)))
 
@@ -166,9 +160,7 @@ def _published_counts(cell: BinCounts | MemorizedCount) -> StratumCounts:
         return StratumCounts(num_sequences=cell.num_sequences, num_memorized=cell.num_memorized)
     if len(cell.counts) != NUM_BINS or min(cell.counts) < 0:
         raise ConfigError(f"{cell}: expected {NUM_BINS} counts of 0 or more, one per score bin")
-    return StratumCounts(
-        num_sequences=sum(cell.counts), num_memorized=cell.counts[-1], binned=tuple(cell.counts)
-    )
+    return StratumCounts(num_sequences=sum(cell.counts), num_memorized=cell.counts[-1], binned=tuple(cell.counts))
 
 
 class _Rows(NamedTuple):
@@ -198,9 +190,7 @@ def _strata_of_rows(table: pa.Table, grid: Grid) -> tuple[list[tuple[str, int | 
     context_R = table.column("context").to_numpy().astype(np.int64)
     unknown = np.setdiff1d(context_R, contexts)
     if unknown.size:
-        raise StoreError(
-            f"scores have context {unknown[0]}; expected one of the grid's {list(grid.contexts)}"
-        )
+        raise StoreError(f"scores have context {unknown[0]}; expected one of the grid's {list(grid.contexts)}")
     groups = table.column("group").cast(pa.string()).combine_chunks().dictionary_encode()
     names: list[str] = groups.dictionary.to_pylist()
     # One integer per row: 0 stands for an unknown number of repeats.
@@ -243,9 +233,7 @@ def _tally_continuation(
     if rows.matched_Rb is not None:
         num_matched_R = _num_matched(rows.matched_Rb, continuation)
         if not np.array_equal(num_matched_R == continuation, memorized_R):
-            raise StoreError(
-                f"scores' match bits contradict first_mismatch at n = {continuation}; score again"
-            )
+            raise StoreError(f"scores' match bits contradict first_mismatch at n = {continuation}; score again")
         matched = histogram(num_matched_R, size)
     nothing_R = np.zeros_like(first_R)
     fragile = histogram(nothing_R, 1, fragile_R)
@@ -298,9 +286,7 @@ def _add_known(left: int | None, right: int | None) -> int | None:
     """Refuses to add what is known to what is not: half a count would pass for a whole one."""
     if left is None or right is None:
         if left is not right:
-            raise ConfigError(
-                "counts with and without fragile rows cannot be added; expected one kind of source"
-            )
+            raise ConfigError("counts with and without fragile rows cannot be added; expected one kind of source")
         return None
     return left + right
 

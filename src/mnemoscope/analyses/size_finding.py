@@ -111,9 +111,7 @@ def _lengths(trend: Sequence[Record], figures: Figures) -> str:
     for along, verb, sign in (("context", "rises", 1), ("continuation", "falls", -1)):
         chosen = [row for row in trend if _is(row, {"along": along, "group": "member"})]
         slopes = [sign * row["coefficient"] > 0 for row in chosen if row["form"] == "log-linear"]
-        bends = [
-            row["coefficient"] > 0 for row in chosen if row["form"] == "quadratic" and row["coefficient"]
-        ]
+        bends = [row["coefficient"] > 0 for row in chosen if row["form"] == "quadratic" and row["coefficient"]]
         if not slopes:
             continue
         figures[f"{along}_series"], figures[f"{along}_{verb}"] = len(slopes), sum(slopes)

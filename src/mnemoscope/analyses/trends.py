@@ -87,9 +87,7 @@ def _series_along(along: Along, rows: Sequence[Mapping[str, Any]]) -> list[Serie
     axis = "model" if along == "num_non_embedding_parameters" else along
     points: defaultdict[tuple[Any, ...], list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
-        fixed = [
-            None if name == axis else row[name] for name in ("model", "group", "context", "continuation")
-        ]
+        fixed = [None if name == axis else row[name] for name in ("model", "group", "context", "continuation")]
         points[tuple(fixed)].append((float(row[along]), row["y"]))
     return [
         Series(along, *fixed, x=tuple(x for x, _ in sorted(place)), y=tuple(y for _, y in sorted(place)))
