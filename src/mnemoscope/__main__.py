@@ -13,7 +13,7 @@ def main() -> None:
     from mnemoscope.errors import MnemoscopeError
 
     try:
-        app(print_error=False, exit_on_error=False)
+        app(sys.argv[1:], print_error=False, exit_on_error=False)
     except (MnemoscopeError, CycloptsError) as error:
         sys.stderr.write(f"mnemoscope: {' '.join(str(error).split())}\n")
         sys.exit(2)
