@@ -40,12 +40,8 @@ def test_dumped_study_loads_as_itself(tmp_path):
             ModelConfig(source="/models/a", name="a", attention="eager", remote_code=True, dtype="bfloat16"),
             ModelConfig(source="owner/b", revision="main", device="cpu"),
         ),
-        corpus=CorpusConfig(
-            path=('/x/quote" back\\slash', "/x/tab\tdel\x7fbell\x07é漢"), offset="random", sample=7
-        ),
-        control=CorpusConfig(
-            path="s3://bucket/*.jsonl.gz", tokenizer="owner/b", sequences="/x/ids.csv", bos=True
-        ),
+        corpus=CorpusConfig(path=('/x/quote" back\\slash', "/x/tab\tdel\x7fbell\x07é漢"), offset="random", sample=7),
+        control=CorpusConfig(path="s3://bucket/*.jsonl.gz", tokenizer="owner/b", sequences="/x/ids.csv", bos=True),
         contexts=(1, 2),
         continuations=(3,),
         mode="exact",
@@ -59,9 +55,7 @@ def test_paths_are_resolved_against_the_file(tmp_path):
     (tmp_path / "tiny").mkdir()
     study = StudyConfig(
         models=(ModelConfig(source="tiny"), ModelConfig(source="./other"), ModelConfig(source="gpt2")),
-        corpus=CorpusConfig(
-            path=("a/*.npy", "/b.npy", "s3://c/d.npy"), sequences="../ids.csv", tokenizer="tiny"
-        ),
+        corpus=CorpusConfig(path=("a/*.npy", "/b.npy", "s3://c/d.npy"), sequences="../ids.csv", tokenizer="tiny"),
         contexts=(1,),
         continuations=(1,),
     )
@@ -104,20 +98,13 @@ def test_every_mistake_at_once(tmp_path):
     assert "corpus.path: 3 given; expected a valid string or a valid array" in message
     assert "corpus.offset: \"here\" given; expected a valid integer or 'random'" in message
     assert "control.seeds: no such setting; expected one of bos, column, format," in message
-    assert (
-        "colour: no such setting; expected one of batch_size, contexts, continuations, control, corpus,"
-        in message
-    )
+    assert "colour: no such setting; expected one of batch_size, contexts, continuations, control, corpus," in message
 
 
 def test_own_checks_name_their_table(tmp_path):
     """A check of ours is told with the place of its table, together with those of other tables."""
-    text = SMALL.replace(
-        'path = "train.npy"', 'path = "a"\nrow_tokens = 1\n[control]\npath = "b"\nsample = 0'
-    )
-    with pytest.raises(
-        ConfigError, match=r"corpus\.row_tokens: 1 given; expected 2 or more; control\.sample: 0 given"
-    ):
+    text = SMALL.replace('path = "train.npy"', 'path = "a"\nrow_tokens = 1\n[control]\npath = "b"\nsample = 0')
+    with pytest.raises(ConfigError, match=r"corpus\.row_tokens: 1 given; expected 2 or more; control\.sample: 0 given"):
         load_study(write(tmp_path, text))
     text = SMALL + 'name = "a b"\n'
     with pytest.raises(ConfigError, match=r"study\.toml: models\[0\]\.name: 'a b' given; expected letters"):
