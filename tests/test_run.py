@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mnemoscope import run as run_module
+from mnemoscope import texts
 from mnemoscope.config import CorpusConfig, ModelConfig, StudyConfig
 from mnemoscope.coverage import audit_coverage
 from mnemoscope.errors import CorpusError, ModelError, StoreError
@@ -231,6 +232,33 @@ def test_nothing_is_written_for_bad_input(config, place, tmp_path):
             run_study(replace(config, **settings), tmp_path / "out")
         assert words in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_rows_that_were_not_checked_first_are_checked_in_their_shard(config, tmp_path, monkeypatch):
+    """A bad id outside the rows looked at beforehand stops its own shard; the shards before it stay and count."""
+    monkeypatch.setattr(texts, "MAX_CHECKED_ROWS", 5)  # of 10 rows every other one
+    rows = np.load(save_rows(tmp_path / "rows.npy", num_rows=10))
+    rows[5, 0] = 64
+    np.save(tmp_path / "rows.npy", rows)
+    bad = replace(config, corpus=CorpusConfig(path=str(tmp_path / "rows.npy")))
+    with pytest.raises(CorpusError, match="token id 64 at index 0"):
+        run_study(bad, tmp_path / "out")
+    assert read_status(tmp_path / "out").models[0].groups[0].num_shards_done == 1
+
+
+def test_manifest_never_stands_beside_unfinished_work(config, tmp_path):
+    """While anything is missing there is no manifest, even where there was one before."""
+    study = run_study(config, tmp_path / "out")
+    shard_path(study.folder, study.runs["tiny"], ShardRange("member", 4, 8)).unlink()
+    stood = []
+
+    class Watching:
+        def run(self, tasks, worker):
+            stood.append(read_manifest(study.folder))
+            return (worker(task) for task in tasks)
+
+    run_study(config, study.folder, engine=Watching())
+    assert stood == [None] and read_manifest(study.folder) is not None
 
 
 def test_tokenizer_larger_than_the_model_is_refused(config, tmp_path):

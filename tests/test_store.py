@@ -306,6 +306,14 @@ def test_unwritable_folder(tmp_path):
         write_atomically(tmp_path / "file/out/study.toml", b"x")
 
 
+def test_file_is_replaced_never_rewritten(tmp_path):
+    """Who has the old file open reads it to its end; who opens it anew reads the new one: no instant shows a mixture."""
+    write_atomically(tmp_path / "a", b"old")
+    with (tmp_path / "a").open("rb") as reader:
+        write_atomically(tmp_path / "a", b"newer")
+        assert (reader.read(), (tmp_path / "a").read_bytes()) == (b"old", b"newer")
+
+
 def test_full_disk_keeps_what_is_there(tmp_path, monkeypatch):
     """No space at the sync: a StoreError, the old file whole, no temporary file left."""
     write_atomically(tmp_path / "a", b"old")
