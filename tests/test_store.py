@@ -307,7 +307,7 @@ def test_unwritable_folder(tmp_path):
 
 
 def test_file_is_replaced_never_rewritten(tmp_path):
-    """Who has the old file open reads it to its end; who opens it anew reads the new one: no instant shows a mixture."""
+    """Who has the old file open reads it to its end; who opens it anew reads the new one: never a mixture."""
     write_atomically(tmp_path / "a", b"old")
     with (tmp_path / "a").open("rb") as reader:
         write_atomically(tmp_path / "a", b"newer")

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope.config import ModelConfig, StudyConfig, load_study, resolve_paths
-from mnemoscope.corpus import check_vocabulary
+from mnemoscope.config import Mode, ModelConfig, StudyConfig, load_study, resolve_paths
+from mnemoscope.corpus import Windows, check_vocabulary
 from mnemoscope.engines import Engine
 from mnemoscope.engines.local import LocalEngine
 from mnemoscope.errors import ScoringError
@@ -48,6 +48,7 @@ from mnemoscope.version import __version__
 
 if TYPE_CHECKING:
     from mnemoscope.model import CausalLM
+    from mnemoscope.scoring import MatchFacts
 
 _log = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ def _run_model(job: _Job, model_config: ModelConfig) -> None:
     if there is None:
         for text in job.texts.values():
             check_fit(text, run.identity.model, label=run.label)
+            _check_logits(text, run, model)
     remove_manifest(job.folder)
     register_models(job.folder, job.config, replacing=[run.label])
     begin_run(job.folder, run)
@@ -123,6 +125,32 @@ def _is_finished(job: _Job, model: ModelConfig, there: Run) -> bool:
         return False
     folder = locate(model)
     return folder is not None and hash_weights(folder) == stored.weights_sha256
+
+
+def _check_logits(text: GroupText, run: Run, model: CausalLM) -> None:
+    """Refuse a model whose logits are no numbers, on one batch of a group, before anything is written."""
+    windows = text.read(text.selection.sequence_ids[: run.identity.batch_size], short_rows="skip")
+    _facts_of(run, model, windows, mode="exact")
+
+
+def _facts_of(
+    run: Run, model: CausalLM, windows: Windows, *, mode: Mode, progress: Callable[[int], None] | None = None
+) -> MatchFacts:
+    """The match facts of some windows; an error that one of them causes names its sequence."""
+    from mnemoscope.scoring import score_sequences
+
+    try:
+        return score_sequences(
+            model,
+            windows.tokens,
+            run.identity.grid,
+            mode=mode,
+            batch_size=run.identity.batch_size,
+            progress=progress,
+        )
+    except ScoringError as error:
+        where = "" if error.row is None else f", sequence {windows.sequence_ids[error.row]}"
+        raise ScoringError(f"{run.label}{where}: {error}", error.row) from error
 
 
 def _load(config: ModelConfig) -> CausalLM:
@@ -212,23 +240,11 @@ class ShardScorer:
 
     def __call__(self, shard: ShardRange) -> ShardRecord:
         """The commit of the shard, on disk when it returns."""
-        from mnemoscope.scoring import score_sequences
-
         identity, text = self.run.identity, self.texts[shard.group]
         part = slice(shard.start, shard.stop)
         windows = text.read(text.selection.sequence_ids[part])
         check_vocabulary(windows, identity.model.vocab_size, text.corpus)
-        try:
-            facts = score_sequences(
-                self.model,
-                windows.tokens,
-                identity.grid,
-                mode=identity.mode,
-                batch_size=identity.batch_size,
-                progress=self.tell,
-            )
-        except ScoringError as error:
-            raise ScoringError(f"{self.run.label}, shard {shard.name}: {error}") from error
+        facts = _facts_of(self.run, self.model, windows, mode=identity.mode, progress=self.tell)
         schema = scores_schema(
             identity.grid, mode=identity.mode, label=self.run.label, fingerprint=self.run.fingerprint
         )

@@ -258,14 +258,14 @@ def read_scores(
     StoreError for an incomplete run, unless `partial` asks for what there is, and for a damaged page.
     """
     run = study.run(label)
-    missing = outstanding_shards(study.folder, run)
+    missing = frozenset(outstanding_shards(study.folder, run))
     if missing and not partial:
         raise StoreError(
             f"{study.folder}: the scores of {label} lack {len(missing)} of {len(run.shards)} shards; "
             "run the study again to finish them"
         )
     for shard in run.shards:
-        if shard not in set(missing) and group in (None, shard.group):
+        if shard not in missing and group in (None, shard.group):
             yield read_shard(study.folder, run, shard, columns=columns)
 
 
