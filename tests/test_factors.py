@@ -74,9 +74,7 @@ def published_models():
         if label == "70m":
             cells = [BinCounts(*cell, tuple(int(word) for word in BINS_70M[cell].split())) for cell in CELLS]
         else:
-            cells = [
-                MemorizedCount(*cell, count, NUM_PUBLISHED) for cell, count in zip(CELLS, counts, strict=True)
-            ]
+            cells = [MemorizedCount(*cell, count, NUM_PUBLISHED) for cell, count in zip(CELLS, counts, strict=True)]
         models[label] = model(label, from_bins(cells), num_parameters, num_non_embedding)
     return models
 
@@ -152,9 +150,7 @@ ROWS = st.lists(
         st.sampled_from([None, 0, 1, 7]),
         st.sampled_from(GRID.contexts),
         st.integers(0, 10).flatmap(
-            lambda run: st.lists(st.booleans(), min_size=10, max_size=10).map(
-                lambda b: [True] * run + b[run:]
-            )
+            lambda run: st.lists(st.booleans(), min_size=10, max_size=10).map(lambda b: [True] * run + b[run:])
         ),
         st.lists(st.sampled_from([0.0, 5e-4, 0.5]), min_size=3, max_size=3),
     ),
@@ -256,9 +252,7 @@ def test_published_trends():
     """
     result = factors(published_models())
     rows = result.trend.to_pylist()
-    size = [
-        row for row in rows if row["along"] == "num_non_embedding_parameters" and row["form"] == "log-linear"
-    ]
+    size = [row for row in rows if row["along"] == "num_non_embedding_parameters" and row["form"] == "log-linear"]
     assert len(size) == 7
     assert all(row["coefficient_low"] > 0 and row["p_value"] < row["p_holm"] < 0.01 for row in size)
     bend = {(row["along"], row["model"]): row["coefficient"] for row in rows if row["form"] == "quadratic"}
@@ -301,12 +295,8 @@ def test_no_rise_is_said():
 
 def test_saturation_is_recovered():
     """Shares on a saturating curve give its plateau (0.02) and half point (10^8), and AICc prefers it."""
-    shares = {
-        size: round(1e9 * 0.02 * size / (size + 1e8)) for size in (10**7, 5 * 10**7, 10**8, 10**9, 10**10)
-    }
-    models = {
-        str(size): model(str(size), constant(count, 10**9), size, size) for size, count in shares.items()
-    }
+    shares = {size: round(1e9 * 0.02 * size / (size + 1e8)) for size in (10**7, 5 * 10**7, 10**8, 10**9, 10**10)}
+    models = {str(size): model(str(size), constant(count, 10**9), size, size) for size, count in shares.items()}
     rows = {row["form"]: row for row in factors(models).trend.to_pylist()}
     assert rows["saturating"]["coefficient"] == pytest.approx(0.02, rel=1e-4)
     assert rows["saturating"]["half_point"] == pytest.approx(1e8, rel=1e-3)
@@ -330,9 +320,7 @@ def test_empty_and_small_strata_are_flagged():
     """An empty stratum has no share and no place in a trend; fewer than 30 sequences carry a flag."""
     counts = constant(0, 0) + constant(1, 29, "control") + constant(3, 30, cell=(64, 32))
     result = factors({"a": model("a", counts)})
-    rows = [
-        (row["num_sequences"], row["share"], row["small_stratum"]) for row in result.memorized.to_pylist()
-    ]
+    rows = [(row["num_sequences"], row["share"], row["small_stratum"]) for row in result.memorized.to_pylist()]
     assert rows == [(0, None, True), (30, 0.1, False), (29, 1 / 29, True)]
     assert [(row["excess"], row["excess_low"], row["excess_high"]) for row in result.excess.to_pylist()] == [
         (None, -1, 1)
@@ -350,8 +338,7 @@ def test_repeats_are_a_dose_response():
     assert {row["num_repeats"]: row["share"] for row in longest} == {0: 0, 1: 0, 2: 1, 3: 0, 4: 1, 6: 1}
     classes = [row for row in result.repeat_classes.to_pylist() if row["continuation"] == 10]
     ends = [
-        (row["num_repeats_low"], row["num_repeats_high"], row["num_memorized"], row["num_sequences"])
-        for row in classes
+        (row["num_repeats_low"], row["num_repeats_high"], row["num_memorized"], row["num_sequences"]) for row in classes
     ]
     assert ends == [(0, 0, 0, 1), (1, 1, 0, 1), (2, 3, 1, 2), (4, 6, 2, 2)]
 
@@ -390,9 +377,7 @@ FORBIDDEN = {f"mnemoscope.{name}" for name in ("model", "scoring", "run", "engin
 def test_analyses_and_report_never_reach_the_model(package):
     """Walking imports from any module here never reaches model, scoring, run, engines, corpus or torch."""
     folder = Path(importlib.util.find_spec(package).submodule_search_locations[0])
-    waiting = [f"{package}.{path.stem}" for path in folder.glob("*.py") if path.stem != "__init__"] + [
-        package
-    ]
+    waiting = [f"{package}.{path.stem}" for path in folder.glob("*.py") if path.stem != "__init__"] + [package]
     seen = set()
     while waiting:
         name = waiting.pop()

@@ -43,9 +43,7 @@ def test_empty_stratum_knows_nothing():
     assert (difference.low, difference.high) == (-1, 1)
 
 
-@pytest.mark.parametrize(
-    "cells", [(56, 70, 48, 80), (9, 10, 3, 10), (0, 10, 0, 20), (10, 10, 0, 10), (5, 56, 0, 29)]
-)
+@pytest.mark.parametrize("cells", [(56, 70, 48, 80), (9, 10, 3, 10), (0, 10, 0, 20), (10, 10, 0, 10), (5, 56, 0, 29)])
 def test_newcombe_is_statsmodels(cells):
     """The interval of a difference is statsmodels' hybrid score interval."""
     expected = confint_proportions_2indep(*cells, method="newcomb", compare="diff")
@@ -69,9 +67,7 @@ def test_line_is_scipy():
     assert (line.slope, line.intercept) == pytest.approx((expected.slope, expected.intercept))
     assert line.p_value == pytest.approx(expected.pvalue)
     reach = stats.t.ppf(0.975, 3) * expected.stderr
-    assert (line.slope_low, line.slope_high) == pytest.approx(
-        (expected.slope - reach, expected.slope + reach)
-    )
+    assert (line.slope_low, line.slope_high) == pytest.approx((expected.slope - reach, expected.slope + reach))
 
 
 def test_no_interval_is_invented():

@@ -53,6 +53,20 @@ def test_a_changed_weight_changes_the_hash():
     assert wrap_network(one).identity.weights_sha256 != wrap_network(two).identity.weights_sha256
 
 
+def test_the_same_weights_under_other_settings_are_another_model(folder, tmp_path):
+    """An edited rotary base changes the settings' hash and not the weights'; a moved folder neither."""
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    one, moved = load(folder).identity, load(tmp_path).identity
+    assert one == moved
+    settings = json.loads((tmp_path / "config.json").read_text())
+    settings["rope_parameters"]["rope_theta"] = 500.0
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    other = load(tmp_path).identity
+    assert other.weights_sha256 == one.weights_sha256
+    assert other.config_sha256 != one.config_sha256
+
+
 def test_revision_of_a_local_source_is_its_subfolder(tmp_path):
     """`revision="step7"` loads the weights in the subfolder step7."""
     for step in (7, 9):

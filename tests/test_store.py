@@ -61,6 +61,7 @@ def make_run(label: str = "tiny", **changes) -> Run:
             vocab_size=64,
             max_positions=None,
             weights_sha256="ab",
+            config_sha256="cd",
             commit=None,
             dtype="float32",
             device="cpu",

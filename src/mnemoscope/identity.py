@@ -27,6 +27,8 @@ class ModelIdentity:
     max_positions: int | None
     """Longest sequence the model has positions for, in tokens; None where it has no bound."""
     weights_sha256: str
+    config_sha256: str
+    """Of the architecture's settings (widths, positions): the same weights under others are another model."""
     commit: str | None
     """The hub commit that was loaded; None for a local folder."""
     dtype: str

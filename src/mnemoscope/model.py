@@ -11,11 +11,12 @@ Axes: B sequences, T tokens, Q query tokens of a step, S key slots, D width, V v
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -26,6 +27,13 @@ from mnemoscope.identity import ModelIdentity
 
 PROBE_TOLERANCE: Final = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
 """Largest difference, relative to the spread of the logits, at which two computations of the same logits agree."""
+
+
+class FileHashes(NamedTuple):
+    """What tells one model's files from another's, both in hex."""
+
+    weights_sha256: str
+    config_sha256: str
 
 
 @final
@@ -106,20 +114,17 @@ def load_model(config: ModelConfig, *, base: Path | None = None) -> CausalLM:
         )
     folder = source or _hub_snapshot(config)
     commit = None if source else folder.name
-    return wrap_network(network.to(device), config=config, weights_sha256=hash_weights(folder), commit=commit)
+    return wrap_network(network.to(device), config=config, hashes=hash_files(folder), commit=commit)
 
 
 def wrap_network(
-    network: Any,
-    *,
-    config: ModelConfig | None = None,
-    weights_sha256: str | None = None,
-    commit: str | None = None,
+    network: Any, *, config: ModelConfig | None = None, hashes: FileHashes | None = None, commit: str | None = None
 ) -> CausalLM:
     """A CausalLM around a transformers network that is in memory already, such as one under training.
 
-    Without a given hash the weights are hashed as they are in memory: names, dtypes, shapes and bytes.
+    Without the hashes of its files, weights (names, dtypes, shapes and bytes) and settings are hashed in memory.
     """
+    hashes = hashes or FileHashes(_hash_state(network), _hash_settings(network.config.to_dict()))
     network.eval()
     for parameter in network.parameters():
         parameter.requires_grad_(False)
@@ -134,7 +139,8 @@ def wrap_network(
         num_non_embedding_parameters=num_parameters - sum(weight.numel() for weight in embeddings.values()),
         vocab_size=int(output.weight.shape[0] if output is not None else network.config.get_text_config().vocab_size),
         max_positions=_max_positions(network.config.get_text_config()),
-        weights_sha256=weights_sha256 or _hash_state(network),
+        weights_sha256=hashes.weights_sha256,
+        config_sha256=hashes.config_sha256,
         commit=commit,
         dtype=str(first.dtype).removeprefix("torch."),
         device=first.device.type,
@@ -171,14 +177,22 @@ def locate(config: ModelConfig, *, base: Path | None = None) -> Path | None:
     return folder
 
 
-def hash_weights(folder: Path) -> str:
-    """sha256 over the safetensors files of a model in the order of their names: what `sha256sum` says of one file."""
+def find_files(config: ModelConfig, *, base: Path | None = None) -> Path | None:
+    """The folder with a model's files if it is on this machine, in the hub's cache too; nothing is fetched."""
+    try:
+        return locate(config, base=base) or _hub_snapshot(config)
+    except (ModelError, OSError):
+        return None
+
+
+def hash_files(folder: Path) -> FileHashes:
+    """The hashes of a model's files: of one weights file, what `sha256sum` says; of several, of all in name order."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
             while block := file.read(1 << 24):
                 digest.update(block)
-    return digest.hexdigest()
+    return FileHashes(digest.hexdigest(), _hash_settings(json.loads((folder / "config.json").read_bytes())))
 
 
 def _hub_snapshot(config: ModelConfig) -> Path:
@@ -212,8 +226,9 @@ def _from_pretrained(folder: Path | None, config: ModelConfig) -> tuple[Any, dic
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         at = f" at revision {config.revision}" if config.revision else ""
+        what = "cannot be loaded" if folder else "is no folder here, and cannot be loaded from the hub"
         raise ModelError(
-            f"{config.source}{at}: cannot be loaded as a causal language model from safetensors: {reason}"
+            f"{config.source}{at}: {what} as a causal language model from safetensors: {reason}"
         ) from error
     return loaded
 
@@ -234,6 +249,13 @@ def _max_positions(config: Any) -> int | None:
         if isinstance(value, int) and value > 0:
             return value
     return None
+
+
+def _hash_settings(settings: dict[str, Any]) -> str:
+    """Hash of what shapes the computation besides the weights; not of where the model lies or who wrote it."""
+    unrelated = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
+    facts = {name: value for name, value in settings.items() if name not in unrelated}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _hash_state(network: Any) -> str:

@@ -112,7 +112,7 @@ def _run_model(job: _Job, model_config: ModelConfig) -> None:
 
 def _is_finished(job: _Job, model: ModelConfig, there: Run) -> bool:
     """Whether a run is whole and is the one asked for; decided by the weights' hash, without building a network."""
-    from mnemoscope.model import hash_weights, locate
+    from mnemoscope.model import FileHashes, find_files, hash_files
 
     stored = there.identity.model
     batch_size = there.identity.batch_size if job.config.batch_size == "auto" else job.config.batch_size
@@ -123,8 +123,8 @@ def _is_finished(job: _Job, model: ModelConfig, there: Run) -> bool:
         return False
     if outstanding_shards(job.folder, there) or find_damage(job.folder, there):
         return False
-    folder = locate(model)
-    return folder is not None and hash_weights(folder) == stored.weights_sha256
+    folder = find_files(model)
+    return folder is not None and hash_files(folder) == FileHashes(stored.weights_sha256, stored.config_sha256)
 
 
 def _check_logits(text: GroupText, run: Run, model: CausalLM) -> None:
