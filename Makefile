@@ -14,7 +14,7 @@ test: .venv/ready
 check: .venv/ready
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(MAKE) test
 
 format: .venv/ready
