@@ -21,20 +21,22 @@ if TYPE_CHECKING:
     from mnemoscope.config import CorpusConfig, Grid, ModelConfig, StudyConfig, load_study
     from mnemoscope.corpus import open_corpus, read_windows, select_sequences
     from mnemoscope.errors import MnemoscopeError
+    from mnemoscope.facts import MatchFacts
     from mnemoscope.findings import analyze, save_findings
     from mnemoscope.model import CausalLM, load_model, wrap_network
     from mnemoscope.run import run_study
-    from mnemoscope.scoring import MatchFacts, score_sequences
+    from mnemoscope.scoring import score_sequences
     from mnemoscope.store import Study, matched_bits, open_study, read_scores
 
 _HOME = {
     "config": ("CorpusConfig", "Grid", "ModelConfig", "StudyConfig", "load_study"),
     "corpus": ("open_corpus", "read_windows", "select_sequences"),
     "errors": ("MnemoscopeError",),
+    "facts": ("MatchFacts",),
     "findings": ("analyze", "save_findings"),
     "model": ("CausalLM", "load_model", "wrap_network"),
     "run": ("run_study",),
-    "scoring": ("MatchFacts", "score_sequences"),
+    "scoring": ("score_sequences",),
     "store": ("Study", "matched_bits", "open_study", "read_scores"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -22,6 +22,7 @@ from mnemoscope.corpus import Windows, check_vocabulary
 from mnemoscope.engines import Engine
 from mnemoscope.engines.local import LocalEngine
 from mnemoscope.errors import ScoringError
+from mnemoscope.facts import MatchFacts
 from mnemoscope.files import remove_abandoned
 from mnemoscope.identity import ModelIdentity, RunIdentity
 from mnemoscope.manifest import remove_manifest, write_manifest
@@ -48,7 +49,6 @@ from mnemoscope.version import __version__
 
 if TYPE_CHECKING:
     from mnemoscope.model import CausalLM
-    from mnemoscope.scoring import MatchFacts
 
 _log = logging.getLogger(__name__)
 

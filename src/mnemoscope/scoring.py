@@ -24,25 +24,12 @@ from transformers.cache_utils import DynamicCache
 
 from mnemoscope.config import Grid, Mode
 from mnemoscope.errors import ScoringError
+from mnemoscope.facts import MatchFacts
 from mnemoscope.model import CausalLM
 from mnemoscope.rollouts import Branches, Decoded, RolloutPool, decode_by_whole_passes
 
 LOGITS_PER_CHUNK: Final = {"cpu": 1 << 22, "cuda": 1 << 27, "mps": 1 << 25}
 """Float32 logits held at a time: on a CPU what stays near the cache, else a share of the card."""
-
-
-class MatchFacts(NamedTuple):
-    """What greedy decoding from every context of the grid does, for R sequences, C contexts, N continuations."""
-
-    matched_RCn: NDArray[np.bool_] | None
-    """bool [R, C, n_max]: generated token == true token, per index of the continuation; None in `exact` mode."""
-    first_mismatch_RC: NDArray[np.int32]
-    """int32 [R, C]: index in the continuation of the first generated token that differs; n_max where none does."""
-    smallest_margin_RCN: NDArray[np.float32]
-    """float32 [R, C, N]: smallest top-1 to top-2 logit margin along the greedy path of each length n. In `exact`
-    mode the path ends with its first mismatch."""
-    log_probability_RCN: NDArray[np.float32]
-    """float32 [R, C, N]: log-probability (nats) of the true continuation of each length n, given the context."""
 
 
 class _Judged(NamedTuple):

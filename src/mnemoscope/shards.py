@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 
 from mnemoscope.config import Grid, Mode
 from mnemoscope.errors import StoreError
-
-if TYPE_CHECKING:
-    from mnemoscope.scoring import MatchFacts
+from mnemoscope.facts import MatchFacts
 
 MATCH_BITS_MISSING: Final = "the scores have no match bits (mode 'exact'); score in mode 'graded' to have them"
 UNITS: Final[dict[str, str]] = {
