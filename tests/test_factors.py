@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
+from mnemoscope import intervals
 from mnemoscope.analyses import matches
 from mnemoscope.analyses.columns import COLUMNS
 from mnemoscope.analyses.factors import BIN_LABELS, ModelCounts, factors, final_models
@@ -262,14 +263,18 @@ def test_published_trends():
     assert [label for label in PUBLISHED if bend["context", label] < 0] == ["70m"]
     assert result.finding.verdict == "holds"
     assert "12b recites 1,732,833 of 146,432,000 member sequences, 1.1834 %" in result.finding.sentence
-    assert "no control given" in result.finding.sentence
+    assert "no control was given" in result.finding.sentence
+    rise = "from 0.2810 % to 1.1834 % (+0.9024 points, 0.9005 to 0.9044) over 7 models"
+    assert f"Memorization rises with size: the share goes {rise}" in result.finding.sentence
+    lengths = "It falls with the continuation in all 7 models and rises with the context in all 7 models."
+    assert result.finding.sentence.endswith(lengths)
 
 
 def test_small_sizes_invent_no_interval():
     """One model has no trend along size, two have a slope without interval, and the sentence says so."""
     one = factors({"a": model("a", constant(3))})
     assert one.trend.num_rows == 0
-    assert "with one model nothing can be said" in one.finding.sentence
+    assert "With one model nothing can be said" in one.finding.sentence
     two = factors({"a": model("a", constant(3)), "b": model("b", constant(9), 200, 500)})
     row = next(row for row in two.trend.to_pylist() if row["form"] == "log-linear")
     assert row["coefficient"] == pytest.approx(0.006)
@@ -278,16 +283,82 @@ def test_small_sizes_invent_no_interval():
     assert two.finding.verdict == "undecided"
 
 
-def test_no_rise_is_said():
-    """Shares that go up and down do not rise with size, and nothing memorized has no scatter to judge by."""
-    shares = [30, 10, 35, 12]
-    models = {str(i): model(str(i), constant(count), 10, 10**i) for i, count in enumerate(shares)}
-    result = factors(models)
-    assert result.finding.verdict == "fails"
-    assert "memorization does not demonstrably rise with size here" in result.finding.sentence
+def along_size(counts, *, controls=None, total=1000):
+    """The finding for models of 1, 10, 100 ... parameters with these counts of memorized sequences."""
+    strata = [constant(count, total) for count in counts]
+    if controls:
+        strata = [one + constant(count, total, "control") for one, count in zip(strata, controls, strict=True)]
+    models = {f"m{i}": model(f"m{i}", one, 10, 10**i) for i, one in enumerate(strata)}
+    return factors(models).finding
+
+
+def test_verdict_follows_the_sequences():
+    """Four models with disjoint intervals rise, whatever a slope over four points may say."""
+    found = along_size([76, 167, 205, 273], controls=[0, 0, 0, 0])
+    assert found.verdict == "holds"
+    rise = "the excess goes from 7.6 to 27.3 points (+19.7 points, 16.5 to 22.9) over 4 models"
+    assert f"Memorization rises with size: {rise}, about 6.3 points (" in found.sentence
+    assert "; few models: wide) per tenfold parameters." in found.sentence
+    assert found.figures["size_difference"] == pytest.approx(0.197)
+
+
+def test_size_difference_is_newcombes():
+    """Without control the interval of largest minus smallest is Newcombe's; over a control without hits it is wider."""
+    bare = along_size([76, 273])
+    expected = intervals.newcombe(273, 1000, 76, 1000)
+    ends = [bare.figures[f"size_difference{end}"] for end in ("", "_low", "_high")]
+    assert ends == pytest.approx([float(value) for value in expected])
+    over = along_size([76, 273], controls=[0, 0])
+    assert over.figures["size_difference_low"] < ends[1] < ends[2] < over.figures["size_difference_high"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "verdict", "words"),
+    [
+        ([60, 20, 30], "fails", "Memorization falls with size: the share goes from 6.0 % to 3.0 % (-3.0 points,"),
+        ([10, 30, 12, 60], "fails", "does not rise steadily with size"),
+        ([10, 30, 12, 60], "fails", "per tenfold parameters, but it falls from m1 to m2 (-1.8 points, -3.2 to -0.5)."),
+        ([10, 14, 12, 15], "undecided", "Whether memorization rises with size is undecided: the share goes from 1.0 %"),
+        ([10, 30, 26, 60], "holds", "Memorization rises with size"),
+        ([0, 0, 0, 0], "undecided", "(no interval: no scatter)"),
+        ([3], "undecided", "With one model nothing can be said about size."),
+    ],
+)
+def test_falling_data_are_told(counts, verdict, words):
+    """A demonstrable fall, overall or in one step, is said; a step within its interval decides nothing."""
+    found = along_size(counts)
+    assert (found.verdict, words in found.sentence) == (verdict, True), found.sentence
+
+
+def test_control_that_rises_too_is_no_rise():
+    """Members and control that grow alike have no excess: nothing is said to rise."""
+    found = along_size([10, 50, 100], controls=[10, 50, 100])
+    assert found.verdict == "undecided"
+    assert "the excess goes from 0.0 to 0.0 points" in found.sentence
+
+
+def test_models_of_one_size_are_no_step():
+    """Two models of the same size say nothing about size, whatever they memorized."""
+    result = factors({label: model(label, constant(count)) for label, count in (("a", 10), ("b", 90))})
+    assert result.finding.verdict == "undecided"
+    assert "With one size nothing can be said" in result.finding.sentence
+
+
+def test_lengths_are_told():
+    """Rising along the context in one model, falling in another, and nothing clear where intervals overlap."""
+    up, flat, down = (constant(100) + constant(count, cell=(64, 32)) for count in (200, 101, 30))
+    sentences = [
+        factors({str(i): model(str(i), one, 10, 10**i) for i, one in enumerate(some)}).finding.sentence
+        for some in ([up], [flat], [up, down, flat])
+    ]
+    assert sentences[0].endswith("Memorization rises with the context.")
+    assert sentences[1].endswith("Memorization shows no clear trend with the context.")
+    assert sentences[2].endswith("It rises with the context in 1 of 3 models and falls in 1.")
+
+
+def test_trends_of_nothing_have_notes():
+    """Nothing memorized has no logarithm and no plateau, and the trend says so."""
     zero = factors({str(i): model(str(i), constant(0), 10, 10**i) for i in range(4)})
-    assert zero.finding.verdict == "undecided"
-    assert "no scatter around the line: no interval" in zero.finding.sentence
     notes = {row["form"]: row["note"] for row in zero.trend.to_pylist()}
     assert notes["power law"] == "not fitted: a share of zero or less has no logarithm"
     assert notes["saturating"] == "not fitted: no share above zero"
@@ -311,7 +382,7 @@ def test_excess_over_control():
     assert row["excess"] == pytest.approx(0.05)
     assert 0 < row["excess_low"] < 0.05 < row["excess_high"]
     assert [row["group"] for row in result.memorized.to_pylist()] == ["member", "control"]
-    assert "against 5 of 500 in the control: an excess of 5.0 points" in result.finding.sentence
+    assert "against 5 of 500 held-out: an excess of 5.0 points" in result.finding.sentence
     same = factors({"a": model("a", constant(10) + constant(10, group="control"))})
     assert "not distinguishable from zero" in same.finding.sentence
 
