@@ -12,7 +12,7 @@ from rich.console import Console
 from mnemoscope.analyses.factors import ModelCounts, factors
 from mnemoscope.analyses.matches import MatchCounts, Stratum, StratumCounts
 from mnemoscope.errors import StoreError
-from mnemoscope.report import figures, tables
+from mnemoscope.report import figures, layout, tables
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -139,15 +139,72 @@ def printed(result, **settings):
     return file.getvalue()
 
 
-def test_pipe_gets_every_cell():
-    """In a pipe nothing is cut, whatever the width: counts with separators, percent, control and excess."""
+def test_pipe_gets_whole_lines():
+    """In a pipe nothing is cut, whatever the width: label, k, n, counts, shares, control and excess on one line."""
     text = printed(study(["tiny", "a-rather-long-name-of-a-model"]), width=40)
     line = next(line for line in text.splitlines() if line.startswith("a-rather-long-name-of-a-model  32  16"))
-    assert line.split("  ")[:3] == ["a-rather-long-name-of-a-model", "32", "16"]
-    for part in ("100 / 2,000", "5.0 % (4.1 to 6.0)", "0 / 500", "5.0 points (3.8 to 6.0)"):
-        assert part in line
+    words = ["a-rather-long-name-of-a-model", "32", "16", "100", "5.0 (4.1, 6.0)", "0", "0 (0, 0.76)", "5.0 (3.8, 6.0)"]
+    assert [word.strip() for word in line.split("  ") if word] == words
+    header = next(line for line in text.splitlines() if "of 2,000" in line)
+    assert header.split() == ["model", "k", "n", "of", "2,000", "(95", "%)", "of", "500", "(95", "%)", "(95", "%)"]
     assert "…" not in text
     assert "\x1b" not in text
+    assert all(line == line.rstrip() for line in text.splitlines())
+
+
+GRID = tuple((k, n) for k in (32, 48, 64, 96) for n in (16, 32, 48, 64))
+
+
+def test_only_the_edges_of_the_grid_are_printed():
+    """Of 16 cells the 7 with the shortest k or the shortest n; a checkpoint stands in its own table only."""
+    text = printed(study(["a", "b"], cells=GRID, steps=(1, 9)))
+    body = text.split("Memorized: ")[1].split("\n\n")[0].splitlines()[3:]
+    assert [line.split()[:3] for line in body[:7]] == [
+        ["a@step9", k, n]
+        for k, n in (("32", "16"), ("32", "32"), ("32", "48"), ("32", "64"), ("48", "16"), ("64", "16"), ("96", "16"))
+    ]
+    assert len(body) == 14
+    steps = text.split("Memorized by training step (k = 32, n = 32)")[1].split("\n\n")[0].splitlines()[3:]
+    assert [line.split()[:3] for line in steps] == [
+        ["a", "1", "50"],
+        ["a", "9", "50"],
+        ["b", "1", "100"],
+        ["b", "9", "100"],
+    ]
+
+
+def test_seven_models_fit_two_screens():
+    """Seven models at 16 cells: at most 120 lines."""
+    assert len(printed(study(list("abcdefg"), cells=GRID), width=100, force_terminal=True).splitlines()) <= 120
+
+
+def test_scores_that_cannot_occur_are_left_out():
+    """With n = 8 a score is a multiple of 1/8: no row for (0, 0.1), [0.4, 0.5) or [0.9, 1)."""
+    text = printed(study(["a"], cells=((8, 8),)))
+    rows = text.split("Sequences by score")[1].split("\n\n")[0].splitlines()[3:]
+    labels = [
+        "0",
+        "[0.1, 0.2)",
+        "[0.2, 0.3)",
+        "[0.3, 0.4)",
+        "[0.5, 0.6)",
+        "[0.6, 0.7)",
+        "[0.7, 0.8)",
+        "[0.8, 0.9)",
+        "1",
+    ]
+    assert [line.split("  ")[0] for line in rows] == labels
+
+
+def test_repeats_are_rows_and_models_columns():
+    """The pivot by repeats: 1 and 4 copies, then the control; too wide for the terminal, it goes on below."""
+    text = printed(study(["small", "large"]))
+    rows = text.split("Memorized by copies")[1].split("\n\n")[0].splitlines()[1:]
+    assert [line.split()[0] for line in rows] == ["copies", "1", "4", "control"]
+    assert rows[2].split("  ")[-2:] == ["4.0 (3.0, 5.4)", "8.0 (6.5, 9.8)"]
+    narrow = printed(study(list("abcdefg")), width=60, force_terminal=True, no_color=True)
+    assert "interval), continued" in narrow.replace("\n", "")
+    assert max(len(line) for line in narrow.splitlines() if "\x1b" not in line) <= 60
 
 
 def test_tables_stand_by_size():
@@ -163,7 +220,19 @@ def test_labels_are_literal():
     assert "\x1b" not in text
 
 
-def test_narrow_terminal_keeps_keys():
-    """In a terminal of 80 columns the model, k and n are still there, whole."""
-    text = printed(study(["tiny", "small"]), width=80, force_terminal=True, no_color=True)
-    assert any(line.split()[:3] == ["small", "64", "16"] for line in text.splitlines())
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_terminal_cuts_nothing(width):
+    """Whatever the width every label can be read whole down its block, and no line is longer."""
+    text = printed(study(["tiny", "EleutherAI/pythia-2.8b-deduped"]), width=width, force_terminal=True, no_color=True)
+    assert "…" not in text
+    assert max(len(line) for line in text.splitlines() if "\x1b" not in line) <= width
+    block = text.split("Memorized: ")[1].split("Memorized by")[0].splitlines()
+    first = next(i for i, line in enumerate(block) if line.startswith("EleutherAI/"))
+    assert "".join(line.split(" ")[0] for line in block[first : first + 3])[:30] == "EleutherAI/pythia-2.8b-deduped"
+
+
+def test_labels_run_down_their_block():
+    """A folded label takes the rows of its block; what is left over stands in the last row."""
+    labels = ["EleutherAI/pythia-2.8b-deduped"] * 4 + ["a"] * 2 + ["EleutherAI/pythia-2.8b-deduped"]
+    whole = "EleutherAI/\npythia-2.8b-\ndeduped"
+    assert layout.spread_labels(labels) == [*whole.split("\n"), "", "a", "", whole]

@@ -21,6 +21,7 @@ Record = Mapping[str, Any]
 Figures = dict[str, int | float | str | None]
 FEW_MODELS = 6
 """Models up to which the interval of a slope is called wide."""
+UNCLEAR = "shows no clear trend with "
 
 
 class Amount(NamedTuple):
@@ -219,6 +220,9 @@ def _lengths(rows: Sequence[Record], trend: Sequence[Record], figures: Figures) 
         figures[f"{along}_num_bends"] = sum(row["coefficient"] is not None for row in bends)
         parts.append(_direction(along, rising, falling, len(ends)))
     subject = "It" if "smallest_model" in figures else "Memorization"
+    unclear = [part for part in parts if part.startswith(UNCLEAR)]
+    parts = [part for part in parts if part not in unclear]
+    parts += [UNCLEAR + " or ".join(part.removeprefix(UNCLEAR) for part in unclear)] if unclear else []
     return f" {subject} {' and '.join(parts)}." if parts else ""
 
 
@@ -236,7 +240,7 @@ def _share(row: Record) -> Amount:
 
 def _direction(along: str, rising: int, falling: int, num_models: int) -> str:
     if not rising and not falling:
-        return f"shows no clear trend with the {along}"
+        return f"{UNCLEAR}the {along}"
     counts = [(verb, count) for verb, count in (("rises", rising), ("falls", falling)) if count]
     verb, count = max(counts, key=lambda pair: pair[1])
     if num_models == 1:

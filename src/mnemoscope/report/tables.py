@@ -1,209 +1,323 @@
 """Tables of the factors for a terminal, and the same as plain aligned text in a pipe.
 
+What a reader wants first: final models, the edges of the grid, one reference cell; every cell is in the stored tables.
 Numbers come from the result as they stand. Labels are shown as literal text: a model called `[red]` stays so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import pyarrow as pa
-from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from mnemoscope.analyses.factors import FactorsResult
-from mnemoscope.intervals import format_share
+from mnemoscope.intervals import share_decimals
+from mnemoscope.report.layout import (
+    PIPE_WIDTH,
+    Column,
+    console_width,
+    fold_label,
+    lay_out,
+    lay_out_pieces,
+    literal,
+    measure_table,
+    print_table,
+    spread_labels,
+)
+from mnemoscope.report.rows import (
+    Record,
+    along_both_lengths,
+    at_reference,
+    last_checkpoints,
+    occurring_bins,
+    range_label,
+    records,
+    reference_cell,
+    source_name,
+)
 from mnemoscope.status import StudyStatus
 
-Record = dict[str, Any]
+SMALL = "!"
+SMALL_CAPTION = "! fewer than 30 sequences"
 
 
 def print_tables(result: FactorsResult, console: Console) -> None:
-    """Prints every table that has rows, then the finding; boxes and colour in a terminal, plain text in a pipe."""
-    for table in factor_tables(result):
+    """Prints every table that has rows, then the finding; as wide as the terminal, or as it needs to be in a pipe."""
+    for table in factor_tables(result, console_width(console)):
         print_table(table, console)
         console.print()
-    console.print(_literal(result.finding.sentence), soft_wrap=not console.is_terminal)
+    console.print(literal(result.finding.sentence), soft_wrap=not console.is_terminal)
+    console.print("Every cell, model and form is in the stored tables.", soft_wrap=not console.is_terminal)
 
 
-def print_table(table: Table, console: Console) -> None:
-    """Prints one table; in a pipe without box and as wide as it needs, so that no cell is cut or wrapped."""
-    if console.is_terminal:
-        console.print(table)
+def factor_tables(result: FactorsResult, width: int = PIPE_WIDTH) -> list[Table]:
+    """The tables that have rows, in the order in which a reader wants them, each within `width` where it can be."""
+    return [table for build in TABLES for table in build(result, width)]
+
+
+def coverage_tables(result: FactorsResult, width: int) -> Iterator[Table]:
+    """Sequences scored and near-ties met, one row per model or checkpoint; a range where cells differ."""
+    del width
+    by_model: dict[str, list[Record]] = {}
+    for row in records(result.memorized):
+        by_model.setdefault(row["model"], []).append(row)
+    blocks = list(by_model.values())
+    cells = [len({(row["context"], row["continuation"]) for row in rows}) for rows in blocks]
+    first = [rows[0] for rows in blocks]
+    columns = [
+        Column("model", list(by_model)),
+        Column("parameters", [f"{row['num_parameters']:,}" for row in first]),
+        Column("step", ["" if row["training_step"] is None else f"{row['training_step']:,}" for row in first]),
+        Column("cells", [str(number) for number in cells] if len(set(cells)) > 1 else [""] * len(cells)),
+        Column("member", [_sequences(rows, "member") for rows in blocks]),
+        Column("control", [_sequences(rows, "control") for rows in blocks]),
+        Column("near-ties", [_near_ties(rows) for rows in blocks]),
+        Column("remark", ["small stratum" if any(row["small_stratum"] for row in rows) else "" for rows in blocks]),
+    ]
+    each = f" in each of {cells[0]} cells (k, n)" if len(set(cells)) == 1 else ""
+    yield lay_out(f"Coverage: sequences{each}, and near-ties among them", columns)
+
+
+def memorized_tables(result: FactorsResult, width: int) -> Iterator[Table]:
+    """Memorized sequences of the final models along both edges of the grid, members beside control."""
+    rows = along_both_lengths(last_checkpoints(records(result.memorized)))
+    members = [row for row in rows if row["group"] == "member"]
+    if members:
+        keys = [Column(symbol, [str(row[name]) for row in members]) for symbol, name in LENGTHS.items()]
+        labels = Column("model", [row["model"] for row in members])
+        title = "Memorized: all n tokens recited after k tokens of context"
+        yield _rates(title, [labels, *keys], members, result, width)
+
+
+def steps_tables(result: FactorsResult, width: int) -> Iterator[Table]:
+    """Memorized sequences along training, at the finding's cell."""
+    members = at_reference(result, [row for row in records(result.steps) if row["group"] == "member"])
+    if members:
+        runs = Column("run", [source_name(row) for row in members])
+        steps = Column("step", [f"{row['training_step']:,}" for row in members])
+        yield _rates(f"Memorized by training step ({reference_cell(result)})", [runs, steps], members, result, width)
+
+
+def repeats_tables(result: FactorsResult, width: int) -> Iterator[Table]:
+    """Shares memorized by copies in the training stream, one column per model, and the control as the last row."""
+    rows = last_checkpoints(row for row in records(result.repeat_classes) if row["group"] == "member")
+    rows = at_reference(result, rows)
+    if not rows:
         return
-    table.box, table.pad_edge = None, False
-    title, table.title = table.title, None
-    wide = Console(file=console.file, width=PIPE_WIDTH, force_terminal=False, no_color=True)
-    wide.print(title)
-    wide.print(table)
+    control = [row for row in at_reference(result, records(result.memorized)) if row["group"] == "control"]
+    by_class: dict[tuple[int, int], dict[str, Record]] = {}
+    for row in sorted(rows, key=lambda row: row["num_repeats_low"]):
+        by_class.setdefault((row["num_repeats_low"], row["num_repeats_high"]), {})[row["model"]] = row
+    lines = {range_label(*ends): by_model for ends, by_model in by_class.items()}
+    lines |= {"control": {row["model"]: row for row in control}} if control else {}
+    keys = [Column("copies", list(lines)), Column("of", [_totals(line.values()) for line in lines.values()])]
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    columns = [
+        Column(fold_label(name), [_share(line.get(name), mark="") for line in lines.values()]) for name in models
+    ]
+    title = f"Memorized by copies in the training stream ({reference_cell(result)}), % ({_level(result)} interval)"
+    flagged = any(row["small_stratum"] for line in lines.values() for row in line.values())
+    yield from lay_out_pieces(title, keys, columns, width=width, caption=SMALL_CAPTION if flagged else "")
 
 
-def factor_tables(result: FactorsResult) -> list[Table]:
-    """The tables that have rows, in the order in which a reader wants them."""
-    tables = (build(result) for build in TABLES)
-    return [table for table in tables if table.row_count]
-
-
-def memorized_table(result: FactorsResult) -> Table:
-    """Memorized sequences by model and cell, members beside control."""
-    table = _table("Memorized sequences (M = 1)", "model", ["k", "n", "members", "share", "control", "share", "excess"])
-    rows = result.memorized.to_pylist()
-    controls = {_cell(row): row for row in rows if row["group"] == "control"}
-    excess = {_cell(row): row for row in result.excess.to_pylist()}
+def bins_tables(result: FactorsResult, width: int) -> Iterator[Table]:
+    """Sequences by score bin at the finding's cell, one column per final model, the largest's control beside."""
+    rows = occurring_bins(at_reference(result, last_checkpoints(records(result.bins))))
+    if not rows:
+        return
+    largest = rows[-1]["model"]
+    counts: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:
-        if row["group"] == "member":
-            cell, control = _cell(row), controls.get(_cell(row))
-            values = [_count(row), _share(row), _count(control), _share(control), _excess(excess.get(cell))]
-            _add(table, [*cell, *values])
-    return table
-
-
-def repeats_table(result: FactorsResult) -> Table:
-    """Memorized sequences by copies in the training stream, in doubling classes, at the finding's cell."""
-    title = f"Memorized by copies in the training stream{_at_cell(result)}"
-    table = _table(title, "model", ["group", "copies", "memorized", "share"])
-    for row in _of_cell(result, result.repeat_classes):
-        low, high = row["num_repeats_low"], row["num_repeats_high"]
-        copies = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-        _add(table, [row["model"], row["group"], copies, _count(row), _share(row)])
-    return table
-
-
-def bins_table(result: FactorsResult) -> Table:
-    """Sequences by the twelve score bins, one column per model and group, at the finding's cell."""
-    counts: dict[str, dict[str, str]] = {}
-    models: dict[str, None] = {}
-    for row in _of_cell(result, result.bins):
-        name = row["model"] if row["group"] == "member" else f"{row['model']} ({row['group']})"
-        models[name] = None
-        counts.setdefault(row["bin_label"], {})[name] = f"{row['num_chosen']:,}"
-    table = _table(f"Sequences by memorization score{_at_cell(result)}", "score", list(models))
-    for label, by_model in counts.items():
-        _add(table, [label, *(by_model.get(name, "") for name in models)])
-    return table
-
-
-def trend_table(result: FactorsResult) -> Table:
-    """Log-linear fits of every series but the control's, and along size their alternatives too."""
-    columns = ["model", "group", "k", "n", "form", "points", "coefficient", "interval", "p (Holm)", "AICc", "note"]
-    table = _table("Trends of the memorized share", "along", columns)
-    for row in result.trend.to_pylist():
-        along = "size" if row["along"] == "num_non_embedding_parameters" else row["along"]
-        if row["group"] == "control" or (along != "size" and row["form"] != "log-linear"):
-            continue
-        low, high = row["coefficient_low"], row["coefficient_high"]
-        interval = f"{low:.3g} to {high:.3g}" if low is not None else ""
-        keys = [along, *(_text(row[name]) for name in ("model", "group", "context", "continuation"))]
-        numbers = [_number(row["coefficient"]), interval, _number(row["p_holm"]), _number(row["aicc"], ".1f")]
-        _add(table, [*keys, row["form"], _text(row["num_points"]), *numbers, row["note"]])
-    return table
-
-
-def coverage_table(result: FactorsResult) -> Table:
-    """Sequences scored and near-ties met, by model and group; a range where cells differ."""
-    table = _table("Coverage", "model", ["parameters", "step", "group", "cells", "sequences", "fragile rows", "remark"])
-    rows: dict[tuple[str, str], list[Record]] = {}
-    for row in result.memorized.to_pylist():
-        rows.setdefault((row["model"], row["group"]), []).append(row)
-    for (model, group), some in rows.items():
-        fragile = "unknown" if some[0]["num_fragile"] is None else _range(row["num_fragile"] for row in some)
-        remark = "small stratum" if any(row["small_stratum"] for row in some) else ""
-        size, step = f"{some[0]['num_parameters']:,}", some[0]["training_step"]
-        sequences = _range(row["num_sequences"] for row in some)
-        _add(
-            table, [model, size, "" if step is None else f"{step:,}", group, str(len(some)), sequences, fragile, remark]
+        if row["group"] == "member" or row["model"] == largest:
+            counts.setdefault((row["group"], row["model"]), {})[row["bin_label"]] = f"{row['num_chosen']:,}"
+    labels = list(dict.fromkeys(row["bin_label"] for row in sorted(rows, key=lambda row: row["bin"])))
+    columns = [
+        Column(
+            fold_label(model) + ("\ncontrol" if group == "control" else ""), [by_bin.get(label, "") for label in labels]
         )
-    return table
+        for (group, model), by_bin in counts.items()
+    ]
+    title = f"Sequences by score, matched tokens / n ({reference_cell(result)})"
+    yield from lay_out_pieces(title, [Column("score", labels)], columns, width=width)
+
+
+def trend_tables(result: FactorsResult, width: int) -> Iterator[Table]:
+    """Fits along size at the finding's cell, and along the lengths for the largest model at the grid's edges."""
+    del width
+    rows = [*_size_trends(result), *_length_trends(result)]
+    if not rows:
+        return
+    columns = [
+        Column("along", [_along(row) for row in rows]),
+        Column("group", [row["group"] for row in rows]),
+        Column("form", [row["form"] for row in rows]),
+        Column(f"coefficient\n({_level(result)})", [_coefficient(row) for row in rows]),
+        Column("p", [_p_value(row["p_value"]) for row in rows]),
+        Column("p Holm", [_p_value(row["p_holm"]) for row in rows]),
+        Column("AICc", [_number(row["aicc"], ".1f") for row in rows]),
+    ]
+    title = f"Trends of the memorized share: by size at {reference_cell(result)}"
+    if any(row["along"] != SIZE for row in rows):
+        title += f"; by length in {result.finding.figures.get('largest_model')}, the other shortest"
+    notes = dict.fromkeys(f"{_along(row)}, {row['form']}: {row['note']}" for row in rows if row["note"])
+    yield lay_out(title, columns, caption="\n".join([TREND_UNITS, *notes]))
 
 
 def status_table(status: StudyStatus) -> Table:
     """How far each model and group of a study is."""
-    table = _table(f"Study {status.folder}", "model", ["group", "shards", "sequences", "too short", "state"])
+    rows: list[tuple[str, ...]] = []
     for model in status.models:
         if not model.groups:
-            _add(table, [model.label, "", "", "", "", "not begun"])
+            rows.append((model.label, "", "", "", "", "not begun"))
         for group in model.groups:
             shards = f"{group.num_shards_done:,} / {group.num_shards:,}"
             sequences = f"{group.num_sequences_done:,} / {group.num_sequences:,}"
             state = "complete" if group.num_shards_done == group.num_shards else "unfinished"
-            _add(table, [model.label, group.group, shards, sequences, f"{group.num_short:,}", state])
-    return table
+            rows.append((model.label, group.group, shards, sequences, f"{group.num_short:,}", state))
+    headers = ("model", "group", "shards", "sequences", "too short", "state")
+    columns = [Column(header, [row[i] for row in rows]) for i, header in enumerate(headers)]
+    return lay_out(f"Study {status.folder}", columns)
 
 
-TABLES: tuple[Callable[[FactorsResult], Table], ...] = (
-    coverage_table,
-    memorized_table,
-    repeats_table,
-    bins_table,
-    trend_table,
+TABLES: tuple[Callable[[FactorsResult, int], Iterator[Table]], ...] = (
+    coverage_tables,
+    memorized_tables,
+    steps_tables,
+    repeats_tables,
+    bins_tables,
+    trend_tables,
 )
-LEFT = {"model", "group", "state", "form", "note", "remark", "along", "score"}
-KEYS = {"model", "group", "k", "n", "form", "along", "score", "copies"}
-PIPE_WIDTH = 1000
+LENGTHS = {"k": "context", "n": "continuation"}
+SIZE = "num_non_embedding_parameters"
+TREND_UNITS = """coefficients: log-linear, points per tenfold; power law, exponent; saturating, plateau in %
+p Holm: adjusted for all stored series of one form along the same axis"""
 
 
-def _table(title: str, first: str, others: Sequence[str]) -> Table:
-    """Columns that name the row keep their width in a narrow terminal; the others wrap."""
-    table = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD)
-    for name in (first, *others):
-        table.add_column(_literal(name), justify="left" if name in LEFT else "right", no_wrap=name in KEYS)
-    return table
+def _rates(title: str, keys: Sequence[Column], members: Sequence[Record], result: FactorsResult, width: int) -> Table:
+    """Counts and shares of members beside their control; where it is too wide without the control's share."""
+    controls = {_cell(row): row for row in records(result.memorized) if row["group"] == "control"}
+    excess = {_cell(row): row for row in records(result.excess)}
+    control = [controls.get(_cell(row)) for row in members]
+    level = f"({_level(result)})"
+    control_share = Column(f"share %\n{level}", [_share(row) for row in control])
+    before = [
+        _counts("member", members),
+        Column(f"share %\n{level}", [_share(row) for row in members]),
+        _counts("control", control),
+    ]
+    after = Column(f"excess, points\n{level}", [_excess(excess.get(_cell(row))) for row in members])
+    flagged = any(row["small_stratum"] for row in (*members, *filter(None, control)))
+    caption = SMALL_CAPTION if flagged else ""
+    labels, *others = keys
+    short = labels._replace(cells=spread_labels(labels.cells))
+    columns = [*before, control_share, after]
+    choices = ([labels, *others, *columns], [labels, *others, *before, after], [short, *others, *before, after])
+    fitting = (lay_out(title, choice, caption=caption) for choice in choices)
+    return next(
+        (table for table in fitting if measure_table(table) <= width), lay_out(title, choices[-1], caption=caption)
+    )
 
 
-def _add(table: Table, cells: Iterable[str]) -> None:
-    table.add_row(*map(_literal, cells))
+def _counts(group: str, rows: Sequence[Record | None]) -> Column:
+    """Numbers memorized; the number of sequences stands in the header where it is the same everywhere."""
+    totals = {row["num_sequences"] for row in rows if row is not None}
+    if len(totals) == 1:
+        cells = ["" if row is None else f"{row['num_memorized']:,}" for row in rows]
+        return Column(f"{group}\nof {totals.pop():,}", cells)
+    return Column(
+        group, ["" if row is None else f"{row['num_memorized']:,} / {row['num_sequences']:,}" for row in rows]
+    )
 
 
-def _literal(text: str) -> Text:
-    """Markup in a label is shown, not obeyed; control characters are dropped."""
-    return Text("".join(character for character in text if character.isprintable()))
+def _size_trends(result: FactorsResult) -> list[Record]:
+    """Every form at the finding's cell; of members only the excess where the control had no hits and both are one."""
+    rows = [row for row in at_reference(result, records(result.trend)) if row["along"] == SIZE]
+    fits = {group: [row["coefficient"] for row in rows if row["group"] == group] for group in ("member", "excess")}
+    hidden = {"control", "member"} if fits["member"] == fits["excess"] else {"control"}
+    return [row for row in rows if row["group"] not in hidden]
 
 
-def _of_cell(result: FactorsResult, rows: pa.Table) -> list[Record]:
-    """Rows of the cell that the finding speaks of; all cells are in the stored table."""
-    figures = result.finding.figures
-    wanted = figures.get("context"), figures.get("continuation")
-    return [row for row in rows.to_pylist() if (row["context"], row["continuation"]) == wanted]
+def _length_trends(result: FactorsResult) -> list[Record]:
+    """The largest model's log-linear fits along context and continuation."""
+    cells = records(result.memorized)
+    rows = [row for row in records(result.trend) if row["model"] == result.finding.figures.get("largest_model")]
+    rows = [row for row in rows if row["group"] == "member" and row["form"] == "log-linear"]
+    lowest = {name: min(row[name] for row in cells) for name in LENGTHS.values()}
+    other = {"context": "continuation", "continuation": "context"}
+    return [row for row in rows if row[other[row["along"]]] == lowest[other[row["along"]]]]
 
 
-def _at_cell(result: FactorsResult) -> str:
-    figures = result.finding.figures
-    return f" (k = {figures.get('context')}, n = {figures.get('continuation')})"
+def _cell(row: Record) -> tuple[str, int, int]:
+    return row["model"], row["context"], row["continuation"]
 
 
-def _cell(row: Record) -> tuple[str, str, str]:
-    return row["model"], str(row["context"]), str(row["continuation"])
+def _level(result: FactorsResult) -> str:
+    return f"{100 * float(result.finding.figures.get('level') or 0.95):g} %"
 
 
-def _text(value: str | int | None) -> str:
-    return "" if value is None else str(value)
-
-
-def _number(value: float | None, form: str = ".3g") -> str:
+def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def _count(row: Record | None) -> str:
-    return "" if row is None else f"{row['num_memorized']:,} / {row['num_sequences']:,}"
+def _along(row: Record) -> str:
+    return f"{row['num_points']} {'sizes' if row['along'] == SIZE else row['along'] + 's'}"
 
 
-def _share(row: Record | None) -> str:
-    if row is None:
-        return ""
-    if row["share"] is None:
-        return "no sequences"
-    return format_share(row["share"], row["share_low"], row["share_high"]) + (" !" if row["small_stratum"] else "")
+def _p_value(value: float | None) -> str:
+    return _number(value, ".2g" if value is None or value >= 1e-3 else ".0e")
+
+
+def _coefficient(row: Record) -> str:
+    """Of shares in points or percent, of a power law the exponent; with its interval where there is one."""
+    value, low, high = row["coefficient"], row["coefficient_low"], row["coefficient_high"]
+    scale = 1 if row["form"] == "power law" else 100
+    if value is None or low is None:
+        return "" if value is None else f"{scale * value:.3g}"
+    decimals = share_decimals(low, high) + (2 if scale == 1 else 0)
+    value, low, high = (f"{scale * number:.{decimals}f}" for number in (value, low, high))
+    return f"{value} ({low}, {high})"
+
+
+def _share(row: Record | None, *, mark: str = SMALL) -> str:
+    return "" if row is None else _percent(row, "share", mark)
 
 
 def _excess(row: Record | None) -> str:
-    if row is None or row["excess"] is None:
-        return ""
-    return format_share(row["excess"], row["excess_low"], row["excess_high"], unit="points")
+    return "" if row is None or row["excess"] is None else _percent(row, "excess", SMALL)
+
+
+def _percent(row: Record, name: str, mark: str) -> str:
+    """A share in percent with its interval, to the digits that supports, and a mark where few sequences carry it."""
+    if row[name] is None:
+        return "no sequences"
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    decimals = share_decimals(low, high)
+    value, lower, upper = (_exact(number) or f"{100 * number:.{decimals}f}" for number in (row[name], low, high))
+    return f"{value} ({lower}, {upper})" + (mark if row["small_stratum"] else "")
+
+
+def _exact(share: float) -> str:
+    """No share and a whole one are exact: they need no decimals."""
+    return {0.0: "0", 1.0: "100"}.get(share, "")
+
+
+def _totals(rows: Iterable[Record]) -> str:
+    """How many sequences stand behind a line of shares, marked where they are few."""
+    some = list(rows)
+    return _range(row["num_sequences"] for row in some) + (SMALL if any(row["small_stratum"] for row in some) else "")
+
+
+def _sequences(rows: Sequence[Record], group: str) -> str:
+    return _range(row["num_sequences"] for row in rows if row["group"] == group)
+
+
+def _near_ties(rows: Sequence[Record]) -> str:
+    if any(row["num_fragile"] is None for row in rows):
+        return "unknown"
+    return _range(row["num_fragile"] for row in rows)
 
 
 def _range(values: Iterable[int]) -> str:
     numbers = sorted(set(values))
-    return f"{numbers[0]:,}" if len(numbers) == 1 else f"{numbers[0]:,} to {numbers[-1]:,}"
+    return range_label(numbers[0], numbers[-1]) if numbers else ""
