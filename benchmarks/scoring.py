@@ -98,7 +98,7 @@ def main() -> None:
     """Measure and print."""
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
-    transformers_logging.set_verbosity_error()  # the demo's rows are shorter than the grid needs: generate() would say so
+    transformers_logging.set_verbosity_error()  # that the demo was trained on shorter rows
     bench = set_up(arguments)
     if arguments.only:
         with torch.inference_mode():

@@ -10,7 +10,8 @@ Axes: R rows with a branch, Q branches of a row (columns), S slots, C contexts, 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar, final
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from transformers.cache_utils import DynamicCache
 from mnemoscope.config import Grid
 from mnemoscope.model import CausalLM
 from mnemoscope.slots import SlotCache
+
+LOGITS_PER_CHUNK: Final = {"cpu": 1 << 22, "cuda": 1 << 27, "mps": 1 << 25}
+"""Float32 logits held at a time: on a CPU what stays near the cache, else a share of the card."""
 
 
 class Branches(NamedTuple):
@@ -45,13 +49,84 @@ class Decoded(NamedTuple):
     """float32 [branches, steps]: top-1 to top-2 logit margin of each."""
 
 
-def top_two(logits_PV: Tensor) -> tuple[Tensor, Tensor]:
-    """The greedy token [P] and its margin over the runner-up [P], in logits."""
-    values_P2, tokens_P2 = logits_PV.topk(2, dim=-1)
-    return tokens_P2[:, 0], values_P2[:, 0] - values_P2[:, 1]
+class StepReader(Protocol):
+    """What is read off the model at each step of a decode; the branches are those it was made for."""
+
+    def read(self, hidden_PD: Tensor, step: int) -> Tensor:
+        """The greedy tokens [P] after the last-layer states of the first P branches, those still active at `step`."""
+        ...
 
 
-class RolloutPool:
+Reader = TypeVar("Reader", bound=StepReader)
+
+
+@final
+class GreedyReader:
+    """Reads the greedy token and its margin."""
+
+    def __init__(self, model: CausalLM, branches: Branches) -> None:
+        shape = len(branches.row), int(branches.num_steps.max(initial=0))
+        self._model = model
+        self._tokens = torch.zeros(shape, dtype=torch.long, device=model.device)
+        self._margins = torch.zeros(shape, device=model.device)
+
+    def read(self, hidden_PD: Tensor, step: int) -> Tensor:
+        """The greedy tokens [P]; they and their margins are kept."""
+        active = len(hidden_PD)
+        for part in chunks(self._model, active):
+            values_P2, tokens_P2 = self._model.logits(hidden_PD[part]).topk(2, dim=-1)
+            self._tokens[part, step] = tokens_P2[:, 0]
+            self._margins[part, step] = values_P2[:, 0] - values_P2[:, 1]
+        return self._tokens[:active, step]
+
+    def decoded(self) -> Decoded:
+        """What was read, on the host."""
+        return Decoded(self._tokens.cpu().numpy(), self._margins.cpu().numpy())
+
+
+def chunks(model: CausalLM, num_positions: int) -> Iterator[slice]:
+    """Slices of picked positions, each with as many as may have float32 logits at a time."""
+    size = max(1, LOGITS_PER_CHUNK[model.device.type] // model.identity.vocab_size)
+    return (slice(first, min(first + size, num_positions)) for first in range(0, num_positions, size))
+
+
+@final
+class Rollouts(Generic[Reader]):
+    """The decoding of a call's branches, in whatever way the model allows; yields what was read as it gets done."""
+
+    def __init__(
+        self,
+        model: CausalLM,
+        tokens_RW: NDArray[np.int64],
+        grid: Grid,
+        make_reader: Callable[[CausalLM, Branches], Reader],
+        *,
+        batch_size: int,
+    ) -> None:
+        self._model, self._tokens_RW, self._make_reader, self._batch_size = model, tokens_RW, make_reader, batch_size
+        shares = model.may_share_keys(grid.window_tokens)
+        self._pool = _RolloutPool(model, grid, batch_size=batch_size) if shares else None
+
+    def new_cache(self) -> DynamicCache | None:
+        """What a batch's teacher-forced pass is to fill with its keys and values; None where they cannot be shared."""
+        return None if self._pool is None else DynamicCache()
+
+    def add(
+        self, branches: Branches, cache: DynamicCache | None, *, first_row: int, num_rows: int
+    ) -> Iterator[tuple[Branches, Reader]]:
+        """Take a batch's branches; yields decoded ones when enough wait, and all that wait at the call's last row."""
+        if self._pool is None or cache is None:
+            yield from _decode_by_whole_passes(
+                self._model, branches, self._tokens_RW, self._make_reader, batch_size=self._batch_size
+            )
+            return
+        self._pool.add(branches, cache, first_row=first_row, num_rows=num_rows)
+        is_last = first_row + num_rows == len(self._tokens_RW)
+        if self._pool.is_full or (is_last and not self._pool.is_empty):
+            yield self._pool.decode(self._make_reader)
+
+
+class _RolloutPool:
     """Sequences that wait, with their keys and values, until enough are there to decode them side by side."""
 
     def __init__(self, model: CausalLM, grid: Grid, *, batch_size: int) -> None:
@@ -71,25 +146,26 @@ class RolloutPool:
         """Whether no row waits."""
         return self._num_rows == 0
 
-    def add(self, branches: Branches, prefix: DynamicCache, *, first_row: int, num_sequences: int) -> None:
+    def add(self, branches: Branches, prefix: DynamicCache, *, first_row: int, num_rows: int) -> None:
         """Take a batch's branches and what they need of its keys and values; the batch starts at row `first_row`."""
         rows = np.unique(branches.row)
         if not len(rows):
             return
-        if len(rows) < num_sequences:
+        if len(rows) < num_rows:
             prefix.batch_select_indices(torch.from_numpy(rows - first_row).to(self._model.device))
         self._waiting.append((branches, prefix))
         self._num_rows += len(rows)
 
-    def decode(self) -> tuple[Branches, Decoded]:
-        """All waiting branches and what they say; the pool is empty afterwards."""
+    def decode(self, make_reader: Callable[[CausalLM, Branches], Reader]) -> tuple[Branches, Reader]:
+        """All waiting branches and what was read of them; the pool is empty afterwards."""
         branches = Branches(*(np.concatenate(parts) for parts in zip(*(b for b, _ in self._waiting), strict=True)))
-        order = np.argsort(-branches.num_steps, kind="stable")
-        branches = Branches(*(values[order] for values in branches))
+        branches = _longest_first(branches)
         schedule = _plan(branches)
         cache = self._fill_cache(schedule)
         self._waiting, self._num_rows = [], 0
-        return branches, _decode(self._model, branches, schedule, cache)
+        reader = make_reader(self._model, branches)
+        _decode(self._model, branches, schedule, cache, reader)
+        return branches, reader
 
     def _fill_cache(self, schedule: _Schedule) -> SlotCache:
         if self._cache is None:  # allocated once: fresh pages cost as much as the copy into them
@@ -123,6 +199,12 @@ class _Schedule(NamedTuple):
         return sorter[np.searchsorted(self.rows, rows, sorter=sorter)]
 
 
+def _longest_first(branches: Branches) -> Branches:
+    """The branches by descending number of steps: those active at a step are then the first ones."""
+    order = np.argsort(-branches.num_steps, kind="stable")
+    return Branches(*(values[order] for values in branches))
+
+
 def _plan(branches: Branches) -> _Schedule:
     """The schedule of branches that are sorted by descending number of steps."""
     _, first = np.unique(branches.row, return_index=True)
@@ -142,7 +224,7 @@ def _plan(branches: Branches) -> _Schedule:
 
 
 @torch.inference_mode()
-def _decode(model: CausalLM, branches: Branches, schedule: _Schedule, cache: SlotCache) -> Decoded:
+def _decode(model: CausalLM, branches: Branches, schedule: _Schedule, cache: SlotCache, reader: StepReader) -> None:
     """Greedy decoding of all branches over a cache whose first slots hold their sequences' true tokens."""
     device, dtype = model.device, model.network.dtype
     place, column = (torch.from_numpy(index).to(device) for index in (schedule.place, schedule.column))
@@ -162,8 +244,6 @@ def _decode(model: CausalLM, branches: Branches, schedule: _Schedule, cache: Slo
     mask_RQS = torch.full((num_rows, num_columns, num_slots), torch.finfo(dtype).min, dtype=dtype, device=device)
     truth_PS = torch.arange(num_truth, device=device) < start[:, None]
     mask_RQS[place, column, :num_truth] = mask_RQS[place, column, :num_truth].masked_fill(truth_PS, 0)
-    out_tokens = torch.zeros(len(place), num_steps, dtype=torch.long, device=device)
-    out_margins = torch.zeros(len(place), num_steps, device=device)
     cache.start(num_used=num_truth)
     for step in range(num_steps):
         rows, columns, active = (int(n[step]) for n in (schedule.num_rows, schedule.num_columns, schedule.num_branches))
@@ -175,52 +255,54 @@ def _decode(model: CausalLM, branches: Branches, schedule: _Schedule, cache: Slo
             mask_RQS[:rows, :columns, : used + columns],
             cache,
         )
-        tokens_P, margins_P = top_two(model.logits(hidden_RQD[place[:active], column[:active]]))
-        out_tokens[:active, step], out_margins[:active, step] = tokens_P, margins_P
+        tokens_P = reader.read(hidden_RQD[place[:active], column[:active]], step)
         tokens_RQ[place[:active], column[:active]] = tokens_P
         positions_RQ += 1
-    return Decoded(out_tokens.cpu().numpy(), out_margins.cpu().numpy())
 
 
 @torch.inference_mode()
-def decode_by_whole_passes(
-    model: CausalLM, branches: Branches, truth_RW: NDArray[np.int64], *, batch_size: int
-) -> Decoded:
+def _decode_by_whole_passes(
+    model: CausalLM,
+    branches: Branches,
+    truth_RW: NDArray[np.int64],
+    make_reader: Callable[[CausalLM, Branches], Reader],
+    *,
+    batch_size: int,
+) -> Iterator[tuple[Branches, Reader]]:
     """The same as a pool's `decode`, for any causal model: no keys are shared, no mask is needed.
 
     Each pass runs over whole sequences and predicts every position at once from the current guess; the prefix of
     the guess that the pass confirms is final, and one more token with it (Jacobi iteration: at most `num_steps`
     passes, far fewer where the text repeats itself). `truth_RW` holds the sequences that `branches.row` counts in.
     """
-    num_steps = int(branches.num_steps.max(initial=0))
-    tokens = np.zeros((len(branches.row), num_steps), np.int64)
-    margins = np.zeros((len(branches.row), num_steps), np.float32)
     order = np.argsort(branches.start, kind="stable")
     for first in range(0, len(order), batch_size):
-        chosen = order[first : first + batch_size]
-        part = Branches(*(values[chosen] for values in branches))
-        tokens[chosen], margins[chosen] = _iterate(model, part, truth_RW[part.row], num_steps)
-    return Decoded(tokens, margins)
+        part = _longest_first(Branches(*(values[order[first : first + batch_size]] for values in branches)))
+        hidden_PKD = _iterate(model, part, truth_RW[part.row])
+        reader = make_reader(model, part)
+        for step in range(hidden_PKD.shape[1]):
+            reader.read(hidden_PKD[: int((part.num_steps > step).sum()), step], step)
+        yield part, reader
 
 
-def _iterate(
-    model: CausalLM, branches: Branches, truth_BW: NDArray[np.int64], num_steps: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    device = model.device
-    start_B1 = torch.from_numpy(branches.start).to(device)[:, None]
-    places_BK = start_B1 + torch.arange(num_steps, device=device)  # the token after place j is predicted at j
+def _iterate(model: CausalLM, branches: Branches, truth_PW: NDArray[np.int64]) -> Tensor:
+    """Last-layer states [P, K, D] at the K places from each branch's start on, along its greedy path."""
+    device, num_steps = model.device, int(branches.num_steps.max())
+    start_P1 = torch.from_numpy(branches.start).to(device)[:, None]
+    places_PK = start_P1 + torch.arange(num_steps, device=device)  # the token after place j is predicted at j
     length = int((branches.start + branches.num_steps).max())
-    tokens_BT = torch.zeros(len(start_B1), int(branches.start.max()) + num_steps + 1, dtype=torch.long, device=device)
-    tokens_BT[:, :length] = torch.from_numpy(truth_BW[:, :length]).to(device)
-    tokens_BT.scatter_(1, start_B1, torch.from_numpy(branches.token).to(device)[:, None])
-    rows_B1 = torch.arange(len(start_B1), device=device)[:, None]
-    wanted_BK = places_BK < start_B1 + torch.from_numpy(branches.num_steps).to(device)[:, None]
-    guess_BK = torch.full_like(places_BK, -1)
+    tokens_PT = torch.zeros(len(start_P1), int(branches.start.max()) + num_steps + 1, dtype=torch.long, device=device)
+    tokens_PT[:, :length] = torch.from_numpy(truth_PW[:, :length]).to(device)
+    tokens_PT.scatter_(1, start_P1, torch.from_numpy(branches.token).to(device)[:, None])
+    rows_P1 = torch.arange(len(start_P1), device=device)[:, None]
+    wanted_PK = places_PK < start_P1 + torch.from_numpy(branches.num_steps).to(device)[:, None]
+    guess_PK = torch.full_like(places_PK, -1)
     while True:
-        hidden_BKD = model.hidden_states(tokens_BT[:, :length])[rows_B1, places_BK.clamp(max=length - 1)]
-        tokens_P, margins_P = top_two(model.logits(hidden_BKD.flatten(0, 1)))
-        found_BK = tokens_P.view_as(guess_BK)
-        if bool(((found_BK == guess_BK) | ~wanted_BK).all()):
-            return found_BK.cpu().numpy(), margins_P.view_as(guess_BK).cpu().numpy()
-        guess_BK = found_BK
-        tokens_BT.scatter_(1, places_BK + 1, guess_BK)
+        hidden_PKD = model.hidden_states(tokens_PT[:, :length])[rows_P1, places_PK.clamp(max=length - 1)]
+        flat = hidden_PKD.flatten(0, 1)
+        found_PK = torch.cat([model.logits(flat[part]).argmax(-1) for part in chunks(model, len(flat))])
+        found_PK = found_PK.view_as(guess_PK)
+        if bool(((found_PK == guess_PK) | ~wanted_PK).all()):
+            return hidden_PKD
+        guess_PK = found_PK
+        tokens_PT.scatter_(1, places_PK + 1, guess_PK)

@@ -13,7 +13,7 @@ C contexts, N continuations, n index in the continuation (0 .. n_max-1), P picke
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,10 +26,7 @@ from mnemoscope.config import Grid, Mode
 from mnemoscope.errors import ScoringError
 from mnemoscope.facts import MatchFacts
 from mnemoscope.model import CausalLM
-from mnemoscope.rollouts import Branches, Decoded, RolloutPool, decode_by_whole_passes
-
-LOGITS_PER_CHUNK: Final = {"cpu": 1 << 22, "cuda": 1 << 27, "mps": 1 << 25}
-"""Float32 logits held at a time: on a CPU what stays near the cache, else a share of the card."""
+from mnemoscope.rollouts import Branches, Decoded, GreedyReader, Rollouts, chunks
 
 
 class _Judged(NamedTuple):
@@ -70,18 +67,14 @@ class _Paths:
 
     def take_rollouts(self, branches: Branches, decoded: Decoded, truth_RW: NDArray[np.int64]) -> None:
         """Enter what branches said after their first mismatch, for every context that shares each."""
-        index = np.arange(self.grid.max_continuation)
         for c, context in enumerate(self.grid.contexts):
-            mine = context + self.first_mismatch_RC[branches.row, c] == branches.start
-            rows, start = branches.row[mine], branches.start[mine]
-            step_Pn = index + context - start[:, None] - 1  # the branch's token that stands at this index
-            inside_Pn = step_Pn >= 0
-            step_Pn = step_Pn.clip(0, decoded.tokens.shape[1] - 1)
-            tokens_Pn = np.take_along_axis(decoded.tokens[mine], step_Pn, axis=1)
-            margins_Pn = np.take_along_axis(decoded.margins[mine], step_Pn, axis=1)
-            truth_Pn = truth_RW[rows, context : context + self.grid.max_continuation]
-            self.matched_RCn[rows, c] = np.where(inside_Pn, tokens_Pn == truth_Pn, self.matched_RCn[rows, c])
-            self.margin_RCn[rows, c] = np.where(inside_Pn, margins_Pn, self.margin_RCn[rows, c])
+            places = rollout_places(branches, self.first_mismatch_RC[:, c], context, n_max=self.grid.max_continuation)
+            rows = branches.row[places.branch]
+            tokens_Pn = decoded.tokens[places.branch[:, None], places.step_Pn]
+            margins_Pn = decoded.margins[places.branch[:, None], places.step_Pn]
+            matched_Pn = tokens_Pn == truth_RW[rows, context : context + self.grid.max_continuation]
+            self.matched_RCn[rows, c] = np.where(places.inside_Pn, matched_Pn, self.matched_RCn[rows, c])
+            self.margin_RCn[rows, c] = np.where(places.inside_Pn, margins_Pn, self.margin_RCn[rows, c])
 
     def facts(self) -> MatchFacts:
         """The facts, when all paths are complete."""
@@ -92,6 +85,26 @@ class _Paths:
             smallest_margin_RCN=smallest_RCn[:, :, np.array(self.grid.continuations) - 1],
             log_probability_RCN=self.log_probability_RCN,
         )
+
+
+class RolloutPlaces(NamedTuple):
+    """Where the tokens that branches said stand in the continuation of one context; P branches that serve it."""
+
+    branch: NDArray[np.int64]
+    """int64 [P]: which branches."""
+    inside_Pn: NDArray[np.bool_]
+    """bool [P, n_max]: whether the branch said the token at this index; before, the truth and the mismatch stand."""
+    step_Pn: NDArray[np.int64]
+    """int64 [P, n_max]: at which of its steps; 0 where it did not."""
+
+
+def rollout_places(
+    branches: Branches, first_mismatch_R: NDArray[np.int32], context: int, *, n_max: int
+) -> RolloutPlaces:
+    """The places of a context: a branch serves it if it starts where the context's path leaves the truth."""
+    branch = np.flatnonzero(context + first_mismatch_R[branches.row] == branches.start)
+    step_Pn = np.arange(n_max) + context - branches.start[branch, None] - 1
+    return RolloutPlaces(branch, step_Pn >= 0, step_Pn.clip(0))
 
 
 def score_sequences(
@@ -142,27 +155,17 @@ def first_miss(hit_Bn: NDArray[np.bool_]) -> NDArray[np.int32]:
 
 def _score_batches(model: CausalLM, tokens_RW: NDArray[np.int64], paths: _Paths, *, batch_size: int) -> Iterator[int]:
     """Fill `paths` batch by batch, yielding each batch's number of sequences."""
-    grid, decodes = paths.grid, paths.mode == "graded"
-    pool = (
-        RolloutPool(model, grid, batch_size=batch_size)
-        if decodes and model.may_share_keys(grid.window_tokens)
-        else None
-    )
+    grid = paths.grid
+    rollouts = Rollouts(model, tokens_RW, grid, GreedyReader, batch_size=batch_size) if paths.mode == "graded" else None
     for first_row in range(0, len(tokens_RW), batch_size):
         tokens_BW = tokens_RW[first_row : first_row + batch_size]
-        cache = DynamicCache() if pool is not None else None
+        cache = None if rollouts is None else rollouts.new_cache()
         judged = _judge(model, tokens_BW, grid, cache=cache, first_row=first_row)
         paths.take(judged, first_row)
-        if decodes:
-            branches = _branches(judged, grid, first_row=first_row)
-            if pool is None or cache is None:
-                decoded = decode_by_whole_passes(model, branches, tokens_RW, batch_size=batch_size)
-                paths.take_rollouts(branches, decoded, tokens_RW)
-            else:
-                pool.add(branches, cache, first_row=first_row, num_sequences=len(tokens_BW))
-                is_last = first_row + batch_size >= len(tokens_RW)
-                if pool.is_full or (is_last and not pool.is_empty):
-                    paths.take_rollouts(*pool.decode(), tokens_RW)
+        if rollouts is not None:
+            branches = find_branches(judged.hit_BJ, judged.choice_BJ, grid, first_row=first_row)
+            for branches_read, reader in rollouts.add(branches, cache, first_row=first_row, num_rows=len(tokens_BW)):
+                paths.take_rollouts(branches_read, reader.decoded(), tokens_RW)
         yield len(tokens_BW)
 
 
@@ -198,13 +201,9 @@ def _read_truth(model: CausalLM, hidden_PD: Tensor, truth_P: Tensor) -> tuple[Te
     A chunk of logits at a time, each read three times: for its largest value, its normaliser, and its largest value
     but the truth's. That is several times faster than an argmax or a top-2 of every row.
     """
-    chunk = max(1, LOGITS_PER_CHUNK[model.device.type] // model.identity.vocab_size)
     hits, log_probabilities, margins = [], [], []
-    for first in range(0, len(truth_P), chunk):
-        logits_PV, truth_P1 = (
-            model.logits(hidden_PD[first : first + chunk]),
-            truth_P[first : first + chunk, None],
-        )
+    for part in chunks(model, len(truth_P)):
+        logits_PV, truth_P1 = model.logits(hidden_PD[part]), truth_P[part, None]
         truth_logit_P1 = logits_PV.gather(1, truth_P1)
         log_probabilities.append(-F.cross_entropy(logits_PV, truth_P1[:, 0], reduction="none"))
         rival_P1 = logits_PV.scatter_(1, truth_P1, -torch.inf).amax(1, keepdim=True)
@@ -219,11 +218,10 @@ def _read_misses(model: CausalLM, hidden_PD: Tensor, truth_P: Tensor) -> tuple[T
     The logits are computed anew, in another shape: at a near-tie the truth could come out on top this time, so it is
     ruled out as the choice; the margin, near zero then, tells.
     """
-    chunk = max(1, LOGITS_PER_CHUNK[model.device.type] // model.identity.vocab_size)
     choices, margins = [], []
-    for first in range(0, len(truth_P), chunk):
-        values_P2, tokens_P2 = model.logits(hidden_PD[first : first + chunk]).topk(2, dim=-1)
-        is_truth_P = tokens_P2[:, 0] == truth_P[first : first + chunk]
+    for part in chunks(model, len(truth_P)):
+        values_P2, tokens_P2 = model.logits(hidden_PD[part]).topk(2, dim=-1)
+        is_truth_P = tokens_P2[:, 0] == truth_P[part]
         choices.append(torch.where(is_truth_P, tokens_P2[:, 1], tokens_P2[:, 0]))
         margins.append(values_P2[:, 0] - values_P2[:, 1])
     return torch.cat(choices), torch.cat(margins)
@@ -241,21 +239,21 @@ def first_misses(hit_BJ: NDArray[np.bool_], grid: Grid) -> tuple[NDArray[np.int6
     return rows, places
 
 
-def _branches(judged: _Judged, grid: Grid, *, first_row: int) -> Branches:
+def find_branches(hit_BJ: NDArray[np.bool_], choice_BJ: NDArray[np.int64], grid: Grid, *, first_row: int) -> Branches:
     """What is left to decode of a batch: one branch per mismatch, as far as the last context that shares it needs."""
-    rows, places = first_misses(judged.hit_BJ, grid)
+    rows, places = first_misses(hit_BJ, grid)
     start = places + grid.contexts[0]
-    ends = np.array(grid.contexts) + grid.max_continuation
     reach = np.zeros(len(rows), np.int64)
-    for context, end in zip(grid.contexts, ends, strict=True):
-        first = context + first_miss(judged.hit_BJ[:, context - grid.contexts[0] : end - grid.contexts[0]])
+    for context in grid.contexts:
+        end, first_place = context + grid.max_continuation, context - grid.contexts[0]
+        first = context + first_miss(hit_BJ[:, first_place : first_place + grid.max_continuation])
         reach = np.where(first[rows] == start, end, reach)
     num_steps = reach - start - 1
     kept = num_steps > 0
     return Branches(
         row=(rows + first_row)[kept],
         start=start[kept],
-        token=judged.choice_BJ[rows, places][kept],
+        token=choice_BJ[rows, places][kept],
         num_steps=num_steps[kept],
     )
 
