@@ -339,8 +339,10 @@ def _plain_branch(model: CausalLM, prefix_BT: Tensor, branch_BT: Tensor) -> Tens
 
 
 def _agree(found: Tensor, expected: Tensor, dtype: str) -> bool:
-    spread = expected.float().std().clamp_min(1e-6)
-    difference = (found.float() - expected.float()).abs().max()
+    kept = ~(found.isneginf() & expected.isneginf())  # tokens that the model bans, in both
+    found, expected = found[kept].float(), expected[kept].float()
+    spread = expected.std().clamp_min(1e-6)
+    difference = (found - expected).abs().max()
     return bool((difference / spread) < PROBE_TOLERANCE[dtype])  # NaN compares false: a broken model is not trusted
 
 
