@@ -1,0 +1,66 @@
+"""The columns of the tables of transitions: what `columns` has, and what a pair of runs needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import pyarrow as pa
+
+from mnemoscope.analyses.columns import COLUMNS, COUNT, FLAG, LENGTH, REAL, TEXT, Column, Row
+
+PAIR_COLUMNS: Final[Mapping[str, Column]] = {
+    "relation": Column(TEXT, "what differs between the two runs: size, step, final, context, continuation or twin"),
+    "model_from": Column(TEXT, "label of the run whose level is given: the smaller, or earlier"),
+    "model_to": Column(TEXT, "label of the run whose level is asked for"),
+    "context_from": Column(LENGTH, "context length k in the first run", "tokens"),
+    "continuation_from": Column(LENGTH, "continuation length n in the first run", "tokens"),
+    "context_to": Column(LENGTH, "context length k in the second run", "tokens"),
+    "continuation_to": Column(LENGTH, "continuation length n in the second run", "tokens"),
+    "level_from": Column(TEXT, "level in the first run"),
+    "level_to": Column(TEXT, "level in the second run"),
+    "num_matched_from": Column(LENGTH, "num_matched in the first run", "tokens"),
+    "num_matched_to": Column(LENGTH, "num_matched in the second run", "tokens"),
+    "num_from": Column(COUNT, "sequences at level_from in the first run", "sequences"),
+    "num_to": Column(COUNT, "sequences at level_to in the second run", "sequences"),
+    "num_unique": Column(COUNT, "of num_chosen, one per cluster of duplicates; null where unknown", "sequences"),
+    "num_copies": Column(COUNT, "their copies in the training stream; null where unknown", "copies"),
+    "inverse_share": Column(REAL, "P(level_from | level_to); null where no sequence is at level_to", "1"),
+    "inverse_low": Column(REAL, "lower end of its interval", "1"),
+    "inverse_high": Column(REAL, "upper end of its interval", "1"),
+    "inverse_small_stratum": Column(FLAG, "fewer than 30 sequences at level_to: not to be averaged"),
+    "noise_share": Column(REAL, "the same share between a run and its twin; null without a twin", "1"),
+    "interval_method": Column(TEXT, "Wilson over rows, or cluster bootstrap"),
+    "fate": Column(TEXT, "kept, lost: of those memorized before; gained: of the others; new: of those memorized after"),
+    "test": Column(TEXT, "Bowker (levels) or McNemar (memorized)"),
+    "statistic": Column(REAL, "Bowker's chi-square; for McNemar the smaller of num_fell and num_rose"),
+    "degrees_of_freedom": Column(LENGTH, "Bowker: pairs of cells with sequences in them"),
+    "num_fell": Column(COUNT, "sequences at a lower level (no longer memorized) in the second run", "sequences"),
+    "num_rose": Column(COUNT, "sequences at a higher level (newly memorized) in the second run", "sequences"),
+    "p_symmetric": Column(REAL, "p-value of as many falling as rising; McNemar: exact, mid-p"),
+    "p_symmetric_holm": Column(REAL, "the same, Holm-adjusted over all tests of this name"),
+    "unit": Column(TEXT, "what was counted: unique sequences where clusters are known, else rows"),
+    "null": Column(TEXT, "regression (one correlation), symmetric (exchangeable) or independent (permuted)"),
+    "expected": Column(REAL, "sequences expected in the cell", "sequences"),
+    "expected_share": Column(REAL, "P(level_to | level_from) expected", "1"),
+    "share_difference": Column(REAL, "share minus expected_share", "1"),
+    "residual": Column(REAL, "(num_chosen - expected) / sqrt(expected), Pearson's; null where none is expected"),
+    "correlation": Column(REAL, "the normal traits' fitted correlation; null for other nulls"),
+    "changed": Column(TEXT, "level, or memorized"),
+    "twin": Column(TEXT, "label of the twin run that gives the noise floor"),
+    "noise_low": Column(REAL, "lower end of noise_share's interval", "1"),
+    "noise_high": Column(REAL, "upper end of noise_share's interval", "1"),
+    "measure": Column(TEXT, "precision, recall, F1, or base rate"),
+    "value": Column(REAL, "of predicting the second run's memorized set by the first's; null where undefined", "1"),
+    "value_low": Column(REAL, "lower end of its interval", "1"),
+    "value_high": Column(REAL, "upper end of its interval", "1"),
+    "lift": Column(REAL, "precision / base rate; null for the others"),
+}
+
+_ALL = {**COLUMNS, **PAIR_COLUMNS}
+
+
+def make_pair_table(names: Sequence[str], rows: Sequence[Row]) -> pa.Table:
+    """The rows as a table with these columns, in this order; every row has every column."""
+    fields = [pa.field(n, _ALL[n].type, metadata={"meaning": _ALL[n].meaning, "unit": _ALL[n].unit}) for n in names]
+    return pa.table({name: [row[name] for row in rows] for name in names}, schema=pa.schema(fields))
