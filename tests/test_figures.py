@@ -12,13 +12,13 @@ from rich.console import Console
 from mnemoscope.analyses.factors import ModelCounts, factors
 from mnemoscope.analyses.matches import MatchCounts, Stratum, StratumCounts
 from mnemoscope.errors import StoreError
-from mnemoscope.report import figures, layout, tables
+from mnemoscope.report import axes, figures, layout, tables, theme
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-def study(labels, *, control=True, repeats=(1, 4), steps=(None,), cells=((32, 16), (32, 32), (64, 16))):
-    """A result whose memorized count is 10 x size x repeats of 1,000 members, and 0 of 500 controls."""
+def study(labels, *, control=True, controls=(), repeats=(1, 4), steps=(None,), cells=((32, 16), (32, 32), (64, 16))):
+    """A result: 10 x size x repeats memorized of 1,000 members, and `controls`, else 0, of 500 controls."""
     models = {}
     for size, label in enumerate(labels, start=1):
         for step in steps:
@@ -28,7 +28,7 @@ def study(labels, *, control=True, repeats=(1, 4), steps=(None,), cells=((32, 16
                     memorized = min(10 * size * (copies or 1), 1000)
                     strata[Stratum("member", copies, *cell)] = stratum(memorized, 1000)
                 if control:
-                    strata[Stratum("control", None, *cell)] = stratum(0, 500)
+                    strata[Stratum("control", None, *cell)] = stratum(controls[size - 1] if controls else 0, 500)
             name = label if step is None else f"{label}@step{step}"
             models[name] = ModelCounts(
                 label=name,
@@ -55,7 +55,7 @@ def describe(result, name):
 
 def drawn(spec):
     """All rows of all panels."""
-    return [row for panel in spec["concat"] for row in spec["datasets"][panel["data"]["name"]]]
+    return [row for panel in spec["concat"] for row in spec["datasets"][panel.get("data", spec.get("data"))["name"]]]
 
 
 def test_only_what_has_data_is_drawn():
@@ -70,9 +70,9 @@ def test_figures_carry_the_tables_numbers():
     """The points of a figure are rows of its table, members and control; n and the lack of a control are told."""
     result = study(["a", "b", "c"])
     spec = describe(result, "memorized_by_size")
-    shares = sorted((row["context"], row["group"], row["share"]) for row in drawn(spec))
+    shares = sorted((row["context"], row["share"]) for row in drawn(spec) if row["group"] == "member")
     table = result.memorized.to_pylist()
-    assert shares == sorted((row["context"], row["group"], row["share"]) for row in table)
+    assert shares == sorted((str(row["context"]), row["share"]) for row in table if row["group"] == "member")
     assert spec["title"]["subtitle"][0] == "n per point: 2,000 member sequences, 500 control sequences"
     bare = describe(study(["a", "b"], control=False), "memorized_by_size")
     assert "no control given" in bare["title"]["subtitle"][1]
@@ -81,7 +81,7 @@ def test_figures_carry_the_tables_numbers():
 def test_models_stand_by_size():
     """Models are ordered by size in the legend, where the alphabet would put 12b before 160m before 70m."""
     spec = describe(study(["70m", "160m", "12b"]), "memorized_by_context")
-    assert spec["concat"][0]["layer"][0]["encoding"]["color"]["scale"]["domain"] == ["70m", "160m", "12b"]
+    assert spec["concat"][0]["layer"][0]["encoding"]["color"]["scale"]["domain"] == ["70m", "160m", "12b", "control"]
 
 
 def test_panels_of_single_points_are_left_out():
@@ -90,21 +90,78 @@ def test_panels_of_single_points_are_left_out():
     assert [panel["title"]["text"] for panel in spec["concat"]] == ["n = 16"]
 
 
-def test_zeros_have_a_place():
-    """With zero shares the axis is linear next to zero and starts there; without, it is logarithmic."""
-    zeros = describe(study(["a", "b"]), "memorized_by_size")
-    y = zeros["concat"][0]["layer"][0]["encoding"]["y"]
-    assert (y["scale"]["type"], y["scale"]["domain"][0], y["axis"]["values"][0]) == ("symlog", 0, 0)
-    bare = describe(study(["a", "b"], control=False), "memorized_by_size")
-    assert bare["concat"][0]["layer"][0]["encoding"]["y"]["scale"]["type"] == "log"
+def test_controls_that_agree_are_one():
+    """Controls within one another's intervals are drawn once, in grey, from rows of the last colour; others apart."""
+    result = study(["a", "b", "c"], cells=((32, 16), (64, 16)))
+    spec = describe(result, "memorized_by_context")
+    controls = [row for row in drawn(spec) if row["group"] == "control"]
+    assert [(row["model"], row["context"], row["share"]) for row in controls] == [
+        ("control", 32, 0),
+        ("control", 64, 0),
+    ]
+    assert spec["title"]["subtitle"][1].startswith("grey: control (c)")
+    scale = spec["concat"][0]["layer"][0]["encoding"]["color"]["scale"]
+    assert (scale["domain"][-1], scale["range"][-1]) == ("control", theme.CONTROL_COLOR)
+    apart = describe(study(["a", "b"], cells=((32, 16), (64, 16)), controls=(0, 50)), "memorized_by_context")
+    assert {row["model"] for row in drawn(apart) if row["group"] == "control"} == {"a", "b"}
+    assert apart["title"]["subtitle"][1].startswith("control dashed and hollow")
+
+
+def test_shares_start_at_zero():
+    """The share axis is linear from 0 to just above the highest interval; only score bins run in powers of ten."""
+    result = study(["a", "b"])
+    y = describe(result, "memorized_by_size")["concat"][0]["layer"][0]["encoding"]["y"]
+    highest = max(row["share_high"] for row in result.memorized.to_pylist())
+    assert (y["scale"].get("type"), y["scale"]["domain"]) == (None, [0, pytest.approx(1.04 * highest)])
+    bins = describe(result, "score_bins")["concat"][0]["layer"][0]["encoding"]["y"]
+    assert (bins["scale"]["type"], bins["scale"]["domain"][0], bins["axis"]["values"][0]) == ("symlog", 0, 0)
+
+
+def test_bins_stand_at_their_scores():
+    """With n = 8 there are 9 bins that can occur, drawn at 0, the middles, and 1."""
+    spec = describe(study(["a"], cells=((8, 8),), control=False), "score_bins")
+    assert [row["score"] for row in drawn(spec)] == [0, 0.15, 0.25, 0.35, 0.55, 0.65, 0.75, 0.85, 1]
+
+
+@pytest.mark.parametrize(("num_panels", "columns"), [(1, 1), (2, 2), (3, 3), (4, 2), (5, 2)])
+def test_panels_leave_no_hole(num_panels, columns):
+    """Three panels stand in one row, four two by two, and the first of a row alone has numbers."""
+    cells = [(k, n) for k in (32, 64) for n in range(8, 8 + num_panels)]
+    spec = describe(study(["a"], cells=cells), "memorized_by_context")
+    assert (spec["columns"], len(spec["concat"])) == (columns, num_panels)
+    numbers = [panel["layer"][0]["encoding"]["y"]["axis"]["labels"] for panel in spec["concat"]]
+    assert numbers == [index % columns == 0 for index in range(num_panels)]
+
+
+def test_ticks_are_the_values():
+    """Contexts are named as they are, unrounded; a class of copies by its ends."""
+    spec = describe(study(["a", "b"], cells=((8, 8), (16, 8), (48, 8))), "memorized_by_context")
+    axis = spec["concat"][0]["layer"][0]["encoding"]["x"]["axis"]
+    assert (axis["values"], axis["format"]) == ([8, 16, 48], ",~f")
+    copies = describe(study(["a"], repeats=(1, 2, 3)), "memorized_by_repeats")
+    assert copies["concat"][0]["layer"][0]["encoding"]["x"]["axis"]["labelExpr"] == '["1", "2 to 3"][datum.value]'
+
+
+def test_only_hidden_marks_are_moved():
+    """Overlapping intervals of colours stand aside, evenly around their value and less than a gap; others do not."""
+    axis = axes.Axis("context", "context")
+    moved = [axes.dodge([8, 16, 48], axis, place=place, num_places=3, width=100) for place in range(3)]
+    assert moved[1] == [8, 16, 48]
+    for left, value, right in zip(*moved, strict=True):
+        assert left < value < right < left + 4
+        assert right - value == pytest.approx(value - left)
+    by_size = describe(study(["a", "b"], cells=((32, 16), (64, 16))), "memorized_by_size")
+    assert any(row["x"] != row["num_non_embedding_parameters"] for row in drawn(by_size))
+    by_context = describe(study(["a", "b"], repeats=(9, 99), cells=((32, 16), (64, 16))), "memorized_by_context")
+    assert all(row["x"] == row["context"] for row in drawn(by_context))
 
 
 def test_many_rows_are_drawn():
     """More than 5,000 rows, altair's limit for tables, are described all the same."""
-    labels = [f"model-{i}" for i in range(220)]
+    labels = [f"model-{i}" for i in range(420)]
     result = study(labels, repeats=(1,), cells=((32, 32),))
     chart = figures.draw_bins(result)
-    assert sum(map(len, chart.to_dict()["datasets"].values())) == 220 * 2 * 12 > 5000
+    assert sum(map(len, chart.to_dict()["datasets"].values())) == (420 + 1) * 12 > 5000
 
 
 def test_files_are_whole(tmp_path):
@@ -158,7 +215,7 @@ GRID = tuple((k, n) for k in (32, 48, 64, 96) for n in (16, 32, 48, 64))
 def test_only_the_edges_of_the_grid_are_printed():
     """Of 16 cells the 7 with the shortest k or the shortest n; a checkpoint stands in its own table only."""
     text = printed(study(["a", "b"], cells=GRID, steps=(1, 9)))
-    body = text.split("Memorized: ")[1].split("\n\n")[0].splitlines()[3:]
+    body = text.split("Memorized sequences: ")[1].split("\n\n")[0].splitlines()[3:]
     assert [line.split()[:3] for line in body[:7]] == [
         ["a@step9", k, n]
         for k, n in (("32", "16"), ("32", "32"), ("32", "48"), ("32", "64"), ("48", "16"), ("64", "16"), ("96", "16"))
@@ -226,7 +283,7 @@ def test_terminal_cuts_nothing(width):
     text = printed(study(["tiny", "EleutherAI/pythia-2.8b-deduped"]), width=width, force_terminal=True, no_color=True)
     assert "…" not in text
     assert max(len(line) for line in text.splitlines() if "\x1b" not in line) <= width
-    block = text.split("Memorized: ")[1].split("Memorized by")[0].splitlines()
+    block = text.split("Memorized sequences: ")[1].split("Memorized by")[0].splitlines()
     first = next(i for i, line in enumerate(block) if line.startswith("EleutherAI/"))
     assert "".join(line.split(" ")[0] for line in block[first : first + 3])[:30] == "EleutherAI/pythia-2.8b-deduped"
 

@@ -1,43 +1,45 @@
 """Figures of the factors: one Vega-Lite description each, from which SVG and PNG are drawn.
 
 Results in, pictures out: shares and intervals come from the tables as they stand. Members are drawn solid and
-filled, the control dashed and hollow, in the same figure; n is in the subtitle; models go from small to
-large.
+filled, the control dashed and hollow in the same figure, and once where the controls agree; n is in the subtitle;
+models go from small to large.
 """
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pyarrow as pa
-
 from mnemoscope.analyses.factors import FactorsResult
 from mnemoscope.files import write_atomically
+from mnemoscope.report.axes import Axis, decade_shares, dodge, linear_shares, x_encoding
+from mnemoscope.report.rows import (
+    Record,
+    at_reference_context,
+    last_checkpoints,
+    occurring_bins,
+    range_label,
+    records,
+    source_name,
+)
+from mnemoscope.report.theme import (
+    CONTROL_COLOR,
+    PANEL_HEIGHT,
+    PNG_SCALE,
+    TEXT_SIZE,
+    WIDTHS,
+    num_columns,
+    ramp,
+    theme,
+)
 
 if TYPE_CHECKING:
     import altair as alt
 
 Spec = dict[str, Any]
-Record = dict[str, Any]
-
-FONT = "Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif"
-PANEL_WIDTH, PANEL_HEIGHT = 190, 150
-PNG_SCALE = 2.5
-MAX_COLUMNS = 2
-# Viridis without its palest end, which white paper swallows: ordered, also to the colour-blind.
-COLORS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#c9b400")
-
-
-class Axis(NamedTuple):
-    """One direction of a figure: the column, its title with unit, and whether it runs in powers of ten."""
-
-    column: str
-    title: str
-    logarithmic: bool = False
 
 
 class Panels(NamedTuple):
@@ -48,53 +50,13 @@ class Panels(NamedTuple):
     color_title: str
     panel: str
     title: str
+    y: Callable[..., alt.Y] = linear_shares
 
 
 SIZE = Axis("num_non_embedding_parameters", "parameters (non-embedding)", True)
 CONTEXT, CONTINUATION = Axis("context", "context k (tokens)"), Axis("continuation", "continuation n (tokens)")
+CONTROL = "control"
 SYMBOLS = {"context": "k", "continuation": "n"}
-
-
-# Legends under one another: side by side they would widen the figure past one column.
-LEGENDS = {"bottom": {"direction": "vertical", "anchor": "start", "offset": 12}}
-
-
-def theme() -> Spec:
-    """The look of every figure, in one place: type that survives one paper column, thin grids, no frames."""
-    text = {
-        "labelFont": FONT,
-        "titleFont": FONT,
-        "labelFontSize": 10,
-        "titleFontSize": 11,
-        "titleFontWeight": "normal",
-    }
-    return {
-        "background": "white",
-        "font": FONT,
-        "axis": {
-            **text,
-            "gridColor": "#e6e6e6",
-            "domainColor": "#888888",
-            "tickColor": "#888888",
-            "labelOverlap": "greedy",
-        },
-        "legend": {
-            **text,
-            "orient": "bottom",
-            "direction": "horizontal",
-            "columns": 4,
-            "symbolSize": 60,
-            "labelLimit": 260,
-        },
-        "title": {
-            "anchor": "start",
-            "fontSize": 13,
-            "subtitleFontSize": 10,
-            "subtitleColor": "#555555",
-            "offset": 10,
-        },
-        "view": {"stroke": None},
-    }
 
 
 def figure_specs(result: FactorsResult) -> dict[str, Spec]:
@@ -120,62 +82,64 @@ def save_figures(result: FactorsResult, folder: Path) -> list[Path]:
 def draw_by_size(result: FactorsResult) -> alt.ConcatChart | None:
     """Memorized share against model size, one line per context, one panel per continuation."""
     panels = Panels(SIZE, "context", CONTEXT.title, "continuation", "Memorized share by model size")
-    return _draw_lines(_last_checkpoints(_records(result.memorized)), panels)
+    return _draw_lines(last_checkpoints(records(result.memorized)), panels)
 
 
 def draw_by_context(result: FactorsResult) -> alt.ConcatChart | None:
     """Memorized share against context, one line per model, one panel per continuation."""
     panels = Panels(CONTEXT, "model", "model", "continuation", "Memorized share by context")
-    return _draw_lines(_last_checkpoints(_records(result.memorized)), panels)
+    return _draw_lines(last_checkpoints(records(result.memorized)), panels)
 
 
 def draw_by_continuation(result: FactorsResult) -> alt.ConcatChart | None:
     """Memorized share against continuation, one line per model, one panel per context."""
     panels = Panels(CONTINUATION, "model", "model", "context", "Memorized share by continuation")
-    return _draw_lines(_last_checkpoints(_records(result.memorized)), panels)
+    return _draw_lines(last_checkpoints(records(result.memorized)), panels)
 
 
 def draw_bins(result: FactorsResult) -> alt.ConcatChart | None:
-    """Share of sequences by score bin, one line per model, one panel per continuation at one context."""
-    records = _one_context(_last_checkpoints(_records(result.bins)), result)
-    axis = Axis("bin_label", "memorization score (bin)")
-    order = {str(record["bin_label"]): int(record["bin"]) for record in records}
-    title = f"Sequences by memorization score{_at_context(records)}"
-    panels = Panels(axis, "model", "model", "continuation", title)
-    return _draw_lines(records, panels, categories=sorted(order, key=lambda label: order[label]))
+    """Share of sequences by score bin, one line per model, one panel per continuation at one context.
+
+    A bin stands at its middle, the scores 0 and 1, which have bins of their own, at the ends.
+    """
+    rows = occurring_bins(at_reference_context(result, last_checkpoints(records(result.bins))))
+    for row in rows:
+        row["score"] = {0: 0.0, 11: 1.0}.get(row["bin"], (row["bin"] - 0.5) / 10)
+    axis = Axis("score", "memorization score", ticks=(0, 0.5, 1))
+    title = f"Sequences by memorization score, bins of 0.1{_at_context(rows)}"
+    return _draw_lines(rows, Panels(axis, "model", "model", "continuation", title, decade_shares))
 
 
 def draw_by_repeats(result: FactorsResult) -> alt.ConcatChart | None:
     """Memorized share against copies in the training stream, in doubling classes; the control beside it."""
-    known = [record for record in _records(result.repeat_classes) if record["group"] == "member"]
-    records = _one_context(_last_checkpoints(known), result)
-    ends = {(int(record["num_repeats_low"]), int(record["num_repeats_high"])) for record in records}
-    for record in records:
-        record["repeats"] = _class_label(record["num_repeats_low"], record["num_repeats_high"])
-    categories = [_class_label(low, high) for low, high in sorted(ends)]
-    title = f"Dose and response: memorized share by repeats{_at_context(records)}"
-    panels = Panels(Axis("repeats", "copies in the training stream"), "model", "model", "continuation", title)
-    controls = [record for record in _records(result.memorized) if record["group"] == "control"]
-    cells = {(record["model"], record["context"], record["continuation"]) for record in records}
+    known = [row for row in records(result.repeat_classes) if row["group"] == "member"]
+    rows = at_reference_context(result, last_checkpoints(known))
+    ends = sorted({(int(row["num_repeats_low"]), int(row["num_repeats_high"])) for row in rows})
+    for row in rows:
+        row["repeats"] = ends.index((row["num_repeats_low"], row["num_repeats_high"]))
+    cells = {(row["model"], row["context"], row["continuation"]) for row in rows}
     flat = [
-        {**control, "repeats": category}
-        for control in controls
-        if (control["model"], control["context"], control["continuation"]) in cells
-        for category in categories
+        {**control, "repeats": place}
+        for control in records(result.memorized)
+        if control["group"] == "control" and (control["model"], control["context"], control["continuation"]) in cells
+        for place in range(len(ends))
     ]
-    return _draw_lines(records + flat, panels, categories=categories)
+    axis = Axis("repeats", "copies in the training stream", labels=[range_label(*pair) for pair in ends])
+    title = f"Memorized share by repeats{_at_context(rows)}"
+    return _draw_lines(rows + flat, Panels(axis, "model", "model", "continuation", title))
 
 
 def draw_by_step(result: FactorsResult) -> alt.ConcatChart | None:
     """Memorized share along training, one line per training run, one panel per continuation."""
-    records = _one_context(_records(result.steps), result)
-    for record in records:
-        record["run"] = str(record["source"]).rstrip("/").rsplit("/", 1)[-1]
-    steps = [float(record["training_step"]) for record in records]
-    wide = bool(steps) and max(steps) > 50 * min((step for step in steps if step > 0), default=1)
-    axis = Axis("training_step", "training step", wide)
-    title = f"Memorized share along training{_at_context(records)}"
-    return _draw_lines(records, Panels(axis, "run", "training run", "continuation", title))
+    rows = at_reference_context(result, records(result.steps))
+    for row in rows:
+        row["run"] = source_name(row)
+    steps = [float(row["training_step"]) for row in rows if row["training_step"] > 0]
+    wide = len(steps) == len(rows) > 0 and max(steps) > 50 * min(steps)
+    title = f"Memorized share along training{_at_context(rows)}"
+    return _draw_lines(
+        rows, Panels(Axis("training_step", "training step", wide), "run", "training run", "continuation", title)
+    )
 
 
 FIGURES: tuple[tuple[str, Callable[[FactorsResult], alt.ConcatChart | None]], ...] = (
@@ -188,193 +152,172 @@ FIGURES: tuple[tuple[str, Callable[[FactorsResult], alt.ConcatChart | None]], ..
 )
 
 
-def _draw_lines(records: Sequence[Record], panels: Panels, *, categories: Sequence[str] = ()) -> alt.ConcatChart | None:
+def _draw_lines(rows: Sequence[Record], panels: Panels) -> alt.ConcatChart | None:
     """Lines with points and interval bars in small multiples; None where no panel has two places along x."""
-    records = _panels_with_a_line([record for record in records if record["share"] is not None], panels)
-    if not records:
+    rows = _panels_with_a_line([row for row in rows if row["share"] is not None], panels)
+    if not rows:
         return None
     import altair as alt  # slow to import, and only drawing needs it
 
-    x, y = _x_encoding(records, panels.x, categories), _y_encoding(records)
-    base = alt.Chart().encode(x=x, color=_color(records, panels))
-    lines = base.mark_line(strokeWidth=1.5).encode(y=y, strokeDash=_dashes(records))
-    bars = base.mark_rule(strokeWidth=1, opacity=0.7).encode(y=alt.Y("share_low:Q"), y2="share_high:Q")
-    points = base.encode(y=y, shape=_shapes(records))
-    filled = points.mark_point(size=28, opacity=1, filled=True).transform_filter("datum.group != 'control'")
-    hollow = points.mark_point(size=28, opacity=1, fill="white", strokeWidth=1.2)
-    hollow = hollow.transform_filter("datum.group == 'control'")
-    panel = alt.layer(lines, bars, filled, hollow).properties(width=PANEL_WIDTH, height=PANEL_HEIGHT)
-    rows: defaultdict[int, list[Record]] = defaultdict(list)
-    for record in records:
-        rows[record[panels.panel]].append(record)
+    colors = _in_order([row[panels.color] for row in rows], panels.color)
+    rows, of_control = _one_control(rows, panels, colors)
+    by_panel: defaultdict[int, list[Record]] = defaultdict(list)
+    for row in rows:
+        by_panel[row[panels.panel]].append(row)
+    columns = num_columns(len(by_panel))
+    places = _dodged(rows, panels, colors, WIDTHS[columns])
+    x = x_encoding(
+        [float(row[panels.x.column]) for row in rows], panels.x, line_characters=round(WIDTHS[columns] / 5.9)
+    )
+    left, inner = (panels.y(_values(rows), labels=labels) for labels in (True, False))
     charts = [
-        panel.properties(data=alt.InlineData(values=_plain(some, panels)), title=_panel_title(panels, value))
-        for value, some in sorted(rows.items())
+        _layers(x, left if index % columns == 0 else inner, rows, panels, colors).properties(
+            data=alt.InlineData(values=[_plain(row, panels, places) for row in by_panel[value]]),
+            title=alt.TitleParams(
+                f"{SYMBOLS[panels.panel]} = {value}", fontSize=TEXT_SIZE, fontWeight="normal", anchor="middle", offset=6
+            ),
+            width=WIDTHS[columns],
+            height=PANEL_HEIGHT,
+        )
+        for index, value in enumerate(sorted(by_panel))
     ]
-    title = alt.TitleParams(panels.title, subtitle=_subtitle(records))
-    whole = alt.concat(*charts, columns=MAX_COLUMNS, title=title)
+    title = alt.TitleParams(panels.title, subtitle=_subtitle(rows, of_control))
+    whole = alt.concat(*charts, columns=columns, spacing=12, title=title)
     return whole.resolve_scale(color="shared", strokeDash="shared", shape="shared")
 
 
-def _panel_title(panels: Panels, value: int) -> alt.TitleParams:
+def _layers(
+    x: alt.X, y: alt.Y, rows: Sequence[Record], panels: Panels, colors: Sequence[Any]
+) -> alt.LayerChart | alt.FacetChart:
     import altair as alt
 
-    text = f"{SYMBOLS[panels.panel]} = {value}"
-    return alt.TitleParams(text, fontSize=11, fontWeight="normal", anchor="middle", offset=6)
+    base = alt.Chart().encode(x=x, color=_color(rows, panels, colors))
+    lines = base.mark_line(strokeWidth=1.6).encode(y=y, strokeDash=_dashes(rows))
+    bars = base.mark_rule(strokeWidth=1, opacity=0.7).encode(y=alt.Y("share_low:Q"), y2="share_high:Q")
+    points = base.encode(y=y, shape=_shapes(rows))
+    filled = points.mark_point(size=26, opacity=1, filled=True).transform_filter("datum.group != 'control'")
+    hollow = points.mark_point(size=26, opacity=1, fill="white", strokeWidth=1.2)
+    return alt.layer(lines, bars, filled, hollow.transform_filter("datum.group == 'control'"))
 
 
-def _color(records: Sequence[Record], panels: Panels) -> alt.Color:
-    """Colours in the order of size: of the models as the tables have them, of lengths by number."""
+def _one_control(rows: Sequence[Record], panels: Panels, colors: Sequence[Any]) -> tuple[list[Record], str]:
+    """The rows with one neutral control, that of the last colour, where all agree within their intervals.
+
+    Models see the same control text, and recite next to nothing of it: its lines lie on one another.
+    """
+    controls = [row for row in rows if row["group"] == "control"]
+    together: defaultdict[tuple[Any, Any], list[Record]] = defaultdict(list)
+    for row in controls:
+        together[row[panels.panel], row[panels.x.column]].append(row)
+    apart = any(max(r["share_low"] for r in some) > min(r["share_high"] for r in some) for some in together.values())
+    if apart or not controls:
+        return list(rows), ""
+    last = [max(some, key=lambda row: colors.index(row[panels.color])) for some in together.values()]
+    names = list(dict.fromkeys(row[panels.color] for row in last))
+    name = f"{SYMBOLS[panels.color]} = {names[-1]}" if panels.color in SYMBOLS else str(names[-1])
+    one = f" ({name})" if len(colors) > 1 and len(names) == 1 else ""
+    members = [row for row in rows if row["group"] != "control"]
+    return [*members, *({**row, panels.color: CONTROL} for row in last)], f"grey: control{one}"
+
+
+def _dodged(rows: Sequence[Record], panels: Panels, colors: Sequence[Any], width: int) -> dict[tuple[Any, Any], float]:
+    """Where each value of each colour is drawn: aside where intervals of several colours would hide one another."""
+    values = sorted({float(row[panels.x.column]) for row in rows})
+    places = {(color, value): value for color in (*colors, CONTROL) for value in values}
+    if not _overlap(rows, panels):
+        return places
+    for index, color in enumerate(colors):
+        moved = dodge(values, panels.x, place=index, num_places=len(colors), width=width)
+        places |= {(color, value): x for value, x in zip(values, moved, strict=True)}
+    return places
+
+
+def _overlap(rows: Sequence[Record], panels: Panels) -> bool:
+    """Whether two colours' intervals of members overlap somewhere."""
+    together: defaultdict[tuple[Any, Any], list[tuple[float, float]]] = defaultdict(list)
+    for row in rows:
+        if row["group"] == "member":
+            together[row[panels.panel], row[panels.x.column]].append((row["share_low"], row["share_high"]))
+    pairs = (pair for some in together.values() for pair in pairwise(sorted(some)))
+    return any(right[0] < left[1] for left, right in pairs)
+
+
+def _values(rows: Sequence[Record]) -> list[float]:
+    return sorted({float(row[end]) for row in rows for end in ("share", "share_low", "share_high")})
+
+
+def _in_order(values: Sequence[Any], name: str) -> list[Any]:
+    """Models as the tables have them, from small to large; lengths by number."""
+    unique = list(dict.fromkeys(values))
+    return sorted(unique) if name in SYMBOLS else unique
+
+
+def _color(rows: Sequence[Record], panels: Panels, colors: Sequence[Any]) -> alt.Color:
     import altair as alt
 
-    values = list(dict.fromkeys(record[panels.color] for record in records))
-    values = sorted(values) if panels.color in SYMBOLS else values
-    columns = 4 if max(len(str(value)) for value in values) <= 8 else 2
-    scale = alt.Scale(domain=values, range=_ramp(len(values)))
-    legend = alt.Legend(columns=columns, symbolOpacity=1, symbolType="circle", symbolStrokeWidth=2)
-    return alt.Color(f"{panels.color}:N", title=panels.color_title, sort=values, scale=scale, legend=legend)
+    drawn, shades = [str(value) for value in colors], ramp(len(colors))
+    if any(row[panels.color] == CONTROL for row in rows):
+        drawn, shades = [*drawn, CONTROL], [*shades, CONTROL_COLOR]
+    longest = max(map(len, drawn))
+    legend = alt.Legend(
+        columns=4 if longest <= 10 else 2 if longest <= 26 else 1,
+        symbolOpacity=1,
+        symbolType="circle",
+        symbolStrokeWidth=2,
+    )
+    scale = alt.Scale(domain=drawn, range=shades)
+    return alt.Color(f"{panels.color}:N", title=panels.color_title, sort=drawn, scale=scale, legend=legend)
 
 
-def _dashes(records: Sequence[Record]) -> alt.StrokeDash:
+def _dashes(rows: Sequence[Record]) -> alt.StrokeDash:
     import altair as alt
 
-    groups = _groups(records)
+    groups = _groups(rows)
     scale = alt.Scale(domain=groups, range=[[1, 0], [4, 3]][: len(groups)])
     return alt.StrokeDash("group:N", scale=scale, legend=None)
 
 
-def _shapes(records: Sequence[Record]) -> alt.Shape:
+def _shapes(rows: Sequence[Record]) -> alt.Shape:
     import altair as alt
 
-    groups = _groups(records)
+    groups = _groups(rows)
     scale = alt.Scale(domain=groups, range=["circle", "diamond"][: len(groups)])
     return alt.Shape("group:N", scale=scale, legend=None)
 
 
-def _groups(records: Sequence[Record]) -> list[str]:
-    return [group for group in ("member", "control") if any(record["group"] == group for record in records)]
+def _groups(rows: Sequence[Record]) -> list[str]:
+    return [group for group in ("member", "control") if any(row["group"] == group for row in rows)]
 
 
-def _x_encoding(records: Sequence[Record], axis: Axis, categories: Sequence[str]) -> alt.X:
-    import altair as alt
-
-    if categories:
-        angle = -45 if max(len(category) for category in categories) > 4 else 0
-        settings = alt.Axis(labelAngle=angle, labelOverlap=False, grid=False)
-        return alt.X(f"{axis.column}:N", title=axis.title, sort=list(categories), axis=settings)
-    values = sorted({float(record[axis.column]) for record in records})
-    if axis.logarithmic:
-        scale, ticks = _decades(values)
-        label = "replace(format(datum.value, '~s'), 'G', 'B')"
-        settings = alt.Axis(values=ticks, labelExpr=label)
-        return alt.X(f"{axis.column}:Q", title=axis.title, scale=scale, axis=settings)
-    settings = alt.Axis(values=values, format="d", grid=False) if len(values) <= 8 else alt.Axis(format="~s")
-    return alt.X(f"{axis.column}:Q", title=axis.title, axis=settings, scale=_padded(values))
+def _at_context(rows: Sequence[Record]) -> str:
+    return f" (k = {rows[0]['context']})" if rows else ""
 
 
-def _y_encoding(records: Sequence[Record]) -> alt.Y:
-    import altair as alt
-
-    values = {float(record[end]) for record in records for end in ("share", "share_low", "share_high")}
-    scale, ticks = _decades(sorted(values))
-    axis = alt.Axis(values=ticks, labelOverlap="greedy", labelExpr="format(datum.value * 100, '~g') + ' %'")
-    return alt.Y("share:Q", title="share of sequences", scale=scale, axis=axis)
-
-
-def _padded(values: Sequence[float]) -> alt.Scale:
-    import altair as alt
-
-    margin = 0.06 * (values[-1] - values[0])
-    return alt.Scale(domain=[values[0] - margin, values[-1] + margin], nice=False, zero=False)
-
-
-def _decades(values: Sequence[float]) -> tuple[alt.Scale, list[float]]:
-    """A scale in powers of ten and its ticks; with zeros among the values one that is linear next to zero."""
-    import altair as alt
-
-    positive = [value for value in values if value > 0]
-    if not positive:
-        return alt.Scale(domain=[0, 1]), [0, 1]
-    low, high = min(positive), max(positive)
-    if min(values) <= 0:
-        scale = alt.Scale(type="symlog", constant=low, domain=[0, high * 1.1], nice=False)
-        return scale, [0, *_ticks(2 * low, high * 1.1)]
-    low, high = low / 1.15, high * 1.15
-    return alt.Scale(type="log", domain=[low, high], nice=False), _ticks(low, high)
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Powers of ten from low to high; over two decades or less 2 and 5 times them too."""
-    span = math.log10(high / low)
-    factors = (1, 2, 5) if span <= 2 else (1,)
-    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1, 1 if span <= 6 else 2)
-    ticks = [float(f"{factor}e{exponent}") for exponent in exponents for factor in factors]
-    return [tick for tick in ticks if low <= tick <= high]
-
-
-def _ramp(num_colors: int) -> list[str]:
-    """Colours from dark to light, evenly spaced along the ramp."""
-    if num_colors == 1:
-        return [COLORS[1]]
-    places = [index * (len(COLORS) - 1) / (num_colors - 1) for index in range(num_colors)]
-    ends = [*COLORS, COLORS[-1]]
-    return [_mix(ends[int(place)], ends[int(place) + 1], place % 1) for place in places]
-
-
-def _mix(one: str, other: str, weight: float) -> str:
-    pairs = [(int(one[i : i + 2], 16), int(other[i : i + 2], 16)) for i in (1, 3, 5)]
-    return "#" + "".join(f"{round(a + (b - a) * weight):02x}" for a, b in pairs)
-
-
-def _records(table: pa.Table) -> list[Record]:
-    return table.to_pylist()
-
-
-def _last_checkpoints(records: Iterable[Record]) -> list[Record]:
-    """Rows of each source's last step: intermediate ones have a figure of their own."""
-    rows = list(records)
-    last: dict[str, tuple[float, str]] = {}
-    for row in rows:
-        step = math.inf if row["training_step"] is None else float(row["training_step"])
-        if row["source"] not in last or step > last[row["source"]][0]:
-            last[row["source"]] = step, row["model"]
-    return [row for row in rows if last[row["source"]][1] == row["model"]]
-
-
-def _one_context(records: Sequence[Record], result: FactorsResult) -> list[Record]:
-    """Rows of the context that the finding speaks of: the others are in the table."""
-    context = result.finding.figures.get("context")
-    return [dict(row) for row in records if row["context"] == context]
-
-
-def _at_context(records: Sequence[Record]) -> str:
-    return f" (k = {records[0]['context']})" if records else ""
-
-
-def _class_label(low: int, high: int) -> str:
-    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
-
-
-def _panels_with_a_line(records: Sequence[Record], panels: Panels) -> list[Record]:
+def _panels_with_a_line(rows: Sequence[Record], panels: Panels) -> list[Record]:
     """Rows of panels in which something varies along x: a panel of single points shows nothing."""
     places: dict[Any, set[Any]] = {}
-    for row in records:
+    for row in rows:
         places.setdefault(row[panels.panel], set()).add(row[panels.x.column])
-    return [row for row in records if len(places[row[panels.panel]]) > 1]
+    return [row for row in rows if len(places[row[panels.panel]]) > 1]
 
 
-def _plain(records: Sequence[Record], panels: Panels) -> list[Record]:
-    """The rows with the columns that are drawn and no others: the page carries them."""
+def _plain(row: Record, panels: Panels, places: dict[tuple[Any, Any], float]) -> Record:
+    """The row with the columns that are drawn and no others: the page carries them."""
     names = {panels.x.column, panels.color, panels.panel, "group", "share", "share_low", "share_high"}
-    return [{name: row[name] for name in names} for row in records]
+    color = row[panels.color]
+    return {
+        **{name: row[name] for name in names},
+        panels.color: str(color),
+        "x": places[color, float(row[panels.x.column])],
+    }
 
 
-def _subtitle(records: Sequence[Record]) -> list[str]:
+def _subtitle(rows: Sequence[Record], of_control: str) -> list[str]:
     """How many sequences stand behind a point, by group, and how to read the marks."""
     parts: list[str] = []
-    for group in _groups(records):
-        sizes = [int(row["num_sequences"]) for row in records if row["group"] == group]
+    for group in _groups(rows):
+        sizes = [int(row["num_sequences"]) for row in rows if row["group"] == group]
         span = f"{min(sizes):,}" if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
         parts.append(f"{span} {group} sequences")
-    control = "control dashed and hollow" if "control" in _groups(records) else "no control given"
+    control = of_control or ("control dashed and hollow" if "control" in _groups(rows) else "no control given")
     return [f"n per point: {', '.join(parts)}", f"{control}; bars: Wilson intervals"]

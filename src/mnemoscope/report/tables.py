@@ -86,7 +86,7 @@ def memorized_tables(result: FactorsResult, width: int) -> Iterator[Table]:
     if members:
         keys = [Column(symbol, [str(row[name]) for row in members]) for symbol, name in LENGTHS.items()]
         labels = Column("model", [row["model"] for row in members])
-        title = "Memorized: all n tokens recited after k tokens of context"
+        title = "Memorized sequences: all n tokens recited after k tokens of context"
         yield _rates(title, [labels, *keys], members, result, width)
 
 
