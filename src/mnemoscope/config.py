@@ -160,6 +160,42 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TracesConfig:
+    """Which sequences are traced token by token: a sample stratified by the number of matched tokens."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    per_stratum: int = 200
+    """Sequences per number of matched tokens, group and context; all where there are fewer."""
+    continuation: int | None = None
+    """The n whose matched tokens make the strata; one of the study's (default: the smallest)."""
+    contexts: tuple[int, ...] | None = None
+    """Contexts that are traced; some of the study's (default: the smallest)."""
+    seed: int = 0
+    """Seed of the draw."""
+
+    def __post_init__(self) -> None:
+        if self.per_stratum < 1:
+            raise ConfigError(f"per_stratum: {self.per_stratum} given; expected 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountsConfig:
+    """What is counted in the training corpus for the traced sequences, in one pass over it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    ngrams: tuple[int, ...] = (1, 2)
+    """Lengths of the n-grams whose corpus frequency is counted at every index, in tokens."""
+
+    def __post_init__(self) -> None:
+        if not self.ngrams or min(self.ngrams) < 1 or list(self.ngrams) != sorted(set(self.ngrams)):
+            raise ConfigError(
+                f"ngrams: {list(self.ngrams)} given; expected positive lengths in ascending order, each once"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyConfig:
     """One study: models over one corpus and its control, at one grid."""
 
@@ -181,6 +217,10 @@ class StudyConfig:
     """Sequences per forward pass; `auto` chooses from free memory once per run and records it."""
     shard_rows: int = 4096
     """Sequences per shard of the store: the most that a kill can lose."""
+    traces: TracesConfig | None = None
+    """Per-token facts of a sample, for the analyses of frequency, entropy and embeddings; needs mode `graded`."""
+    counts: CountsConfig | None = None
+    """Corpus frequencies and copies of the traced sequences, for the analysis of frequency; needs `traces`."""
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -193,7 +233,25 @@ class StudyConfig:
             raise ConfigError(f"shard_rows: {self.shard_rows} given; expected 1 or more")
         if isinstance(self.batch_size, int) and self.batch_size < 1:
             raise ConfigError(f"batch_size: {self.batch_size} given; expected 1 or more, or 'auto'")
+        self._check_traces()
         _ = self.grid  # a grid out of order is refused here, not at the first batch
+
+    def _check_traces(self) -> None:
+        if self.counts is not None and self.traces is None:
+            raise ConfigError("counts: given without traces; expected a [traces] section, whose sequences are counted")
+        if self.traces is None:
+            return
+        if self.mode != "graded":
+            raise ConfigError(
+                f"traces: given with mode {self.mode!r}; expected mode 'graded', whose matches make the strata"
+            )
+        if self.traces.continuation not in (None, *self.continuations):
+            raise ConfigError(
+                f"traces.continuation: {self.traces.continuation} given; expected one of {list(self.continuations)}"
+            )
+        alien = sorted(set(self.traces.contexts or ()) - set(self.contexts))
+        if alien or self.traces.contexts == ():
+            raise ConfigError(f"traces.contexts: {alien} given; expected some of {list(self.contexts)}")
 
     @property
     def grid(self) -> Grid:
@@ -232,9 +290,9 @@ def dump_study(config: StudyConfig) -> str:
     What is None is left out, since TOML has no word for it.
     """
     study = asdict(config)
-    tables = {name: study.pop(name) for name in ("corpus", "control", "models")}
+    tables = {name: study.pop(name) for name in (*_SECTIONS, "models")}
     sections = [_dump_table(study)]
-    sections += [f"[{name}]\n{_dump_table(tables[name])}" for name in ("corpus", "control") if tables[name] is not None]
+    sections += [f"[{name}]\n{_dump_table(tables[name])}" for name in _SECTIONS if tables[name] is not None]
     sections += [f"[[models]]\n{_dump_table(model)}" for model in tables["models"]]
     return "\n".join(sections)
 
@@ -289,10 +347,13 @@ def _dump_value(value: str | float | tuple[str | int, ...]) -> str:
     return repr(value)
 
 
+_SECTIONS: Final = ("corpus", "control", "traces", "counts")
 _SETTINGS: Final = {
     "study": {each.name for each in fields(StudyConfig)},
     "corpus": {each.name for each in fields(CorpusConfig)},
     "models": {each.name for each in fields(ModelConfig)},
+    "traces": {each.name for each in fields(TracesConfig)},
+    "counts": {each.name for each in fields(CountsConfig)},
 }
 
 
@@ -345,5 +406,5 @@ def _join_own_error(place: str, message: str) -> str:
 def _allowed(place: str) -> str:
     """The settings of the table that a place lies in."""
     table, dot, _ = place.partition(".")
-    kind = "study" if not dot else "models" if table.startswith("models") else "corpus"
+    kind = "study" if not dot else table.partition("[")[0].replace("control", "corpus")
     return ", ".join(sorted(_SETTINGS[kind]))

@@ -54,6 +54,7 @@ __all__ = [
 
 STUDY_FILE: Final = "study.toml"
 Group = Literal["member", "control"]
+GROUPS: Final[tuple[Group, ...]] = ("member", "control")
 _T = TypeVar("_T")
 
 

@@ -14,9 +14,14 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 def draw_below(bounds: NDArray[np.int64] | int, *, counters: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     """One integer in [0, bound) for each counter; the modulo's bias is below bound / 2**64."""
-    seeded = _mix(np.array([seed % 2**64], np.uint64))
-    words = _mix(seeded + (counters.astype(np.uint64) + np.uint64(1)) * _GOLDEN)
+    words = hash_counters(counters, seed=seed)
     return (words % np.asarray(bounds, np.int64).astype(np.uint64)).astype(np.int64)
+
+
+def hash_counters(counters: NDArray[np.int64], *, seed: int) -> NDArray[np.uint64]:
+    """A uniform 64-bit number for each counter, the same in every process and order."""
+    seeded = _mix(np.array([seed % 2**64], np.uint64))
+    return _mix(seeded + (counters.astype(np.uint64) + np.uint64(1)) * _GOLDEN)
 
 
 def sample_below(bound: int, *, count: int, seed: int) -> NDArray[np.int64]:

@@ -1,0 +1,72 @@
+"""Tables derived from a study's scores: a few files with a record, all there and current, or not there.
+
+    NAME.parquet, NAME.npy ...     the files
+    NAME.json                      written last: what they follow from (the key), sizes and checksums
+
+What follows from other facts than it did is replaced, not refused: unlike scores it can be had again in minutes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from mnemoscope.files import TEMPORARY_SUFFIX, hash_file, sync_folder, telling_refusals, write_atomically
+
+
+@final
+@dataclass(frozen=True)
+class Derived:
+    """A set of files in a folder that belong together, by the stem of their names."""
+
+    folder: Path
+    stem: str
+
+    def path(self, suffix: str) -> Path:
+        """Where the file with this suffix lies."""
+        return self.folder / f"{self.stem}{suffix}"
+
+    def is_current(self, key: str) -> bool:
+        """Whether the files are there, undamaged, and follow from what the key stands for."""
+        try:
+            record = json.loads(self.path(".json").read_bytes())
+            files: dict[str, dict[str, Any]] = record["files"]
+            return record["key"] == key and all(
+                self.path(suffix).stat().st_size == facts["bytes"] and hash_file(self.path(suffix)) == facts["sha256"]
+                for suffix, facts in files.items()
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def write(self, key: str, writers: Mapping[str, Callable[[Path], None]]) -> None:
+        """Let each writer make its file under a temporary name, then put all in place, the record last."""
+        record = self.path(".json")
+        with telling_refusals(record):
+            record.unlink(missing_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+        facts: dict[str, dict[str, Any]] = {}
+        for suffix, write in writers.items():
+            path = self.path(suffix)
+            temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+            with telling_refusals(path):
+                try:
+                    write(temporary)
+                    with temporary.open("rb") as file:
+                        os.fsync(file.fileno())
+                    facts[suffix] = {"bytes": temporary.stat().st_size, "sha256": hash_file(temporary)}
+                    temporary.replace(path)
+                finally:
+                    temporary.unlink(missing_ok=True)
+        sync_folder(self.folder)
+        write_atomically(record, (json.dumps({"key": key, "files": facts}, indent=1) + "\n").encode())
+
+
+def key_of(*facts: Any) -> str:
+    """A hash of what something follows from, given as JSON's kinds of values."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,188 @@
+"""The traces of a study on disk: which sequences, what is still to do, and how they are read again.
+
+    traces/MODEL/kCONTEXT.parquet    one row per sampled sequence: per-token facts along its path (see `COLUMNS`)
+    traces/MODEL/kCONTEXT.npy        float16 [rows, k + n_max - 1, width]: last-layer states, memory-mapped on reading
+    traces/MODEL/kCONTEXT.json       the record, written last
+
+Index i of a list is the token index in the window: i < k in the context, k + j the continuation's token j.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mnemoscope.config import Grid, StudyConfig, TracesConfig
+from mnemoscope.derived import Derived, key_of
+from mnemoscope.sampling import Sample, draw_sample
+from mnemoscope.store import GROUPS, Run, Study, encode_table, read_scores
+from mnemoscope.texts import GroupText
+
+if TYPE_CHECKING:
+    from mnemoscope.model import CausalLM
+    from mnemoscope.tracing import Traces
+
+BYTES_AT_ONCE: Final = 1 << 28
+"""Of states held in memory while they are traced; rows are traced in parts of this size."""
+COLUMNS: Final[dict[str, tuple[pa.DataType, str]]] = {
+    "sequence_id": (pa.int64(), "row of the corpus, from 0"),
+    "group": (pa.dictionary(pa.int8(), pa.string()), "member or control"),
+    "context": (pa.int32(), "tokens"),
+    "offset": (pa.int64(), "tokens from the start of the row to the window"),
+    "num_repeats": (pa.int32(), "copies, as the list of sequences has them; null where unknown"),
+    "num_matched": (pa.int32(), "matches among the first n of the reference continuation: the stratum"),
+    "num_stratum": (pa.int64(), "sequences in the stratum, sampled or not"),
+    "design_weight": (pa.float64(), "sequences that this one stands for"),
+}
+TOKEN_COLUMNS: Final[dict[str, tuple[pa.DataType, str]]] = {
+    "true_token": (pa.int32(), "token id"),
+    "generated_token": (pa.int32(), "token id; in the context what the model would have said; -1 at index 0"),
+    "entropy": (pa.float32(), "nats, of the distribution that predicts the token; NaN at index 0"),
+    "log_probability": (pa.float32(), "nats, of the true token; NaN at index 0"),
+    "rank": (pa.int32(), "tokens with a larger logit than the true one; -1 at index 0"),
+    "margin": (pa.float32(), "logits, largest minus second largest; NaN at index 0"),
+}
+"""Lists of k + n_max entries."""
+
+
+class TracePlan(NamedTuple):
+    """What is traced of one model at one context."""
+
+    derived: Derived
+    context: int
+    samples: dict[str, Sample]
+    """By group."""
+    key: str
+
+
+def traced_continuation(config: StudyConfig) -> int:
+    """The n whose matched tokens make the strata."""
+    traces = config.traces or TracesConfig()
+    return traces.continuation or config.continuations[0]
+
+
+def traced_contexts(config: StudyConfig) -> tuple[int, ...]:
+    """The contexts that are traced."""
+    traces = config.traces or TracesConfig()
+    return traces.contexts or config.contexts[:1]
+
+
+def plan_traces(study: Study, run: Run, config: StudyConfig) -> list[TracePlan]:
+    """The samples of each traced context, drawn from the run's scores; none where the study asks for no traces."""
+    settings = config.traces
+    if settings is None:
+        return []
+    plans = []
+    for context in traced_contexts(config):
+        samples = {
+            group: draw_sample(
+                read_scores(study, run.label, group=group),
+                context=context,
+                continuation=traced_continuation(config),
+                n_max=run.identity.grid.max_continuation,
+                per_stratum=settings.per_stratum,
+                seed=settings.seed,
+            )
+            for group in GROUPS
+            if group in config.groups
+        }
+        ids = {group: sample.sequence_id.tolist() for group, sample in samples.items()}
+        key = key_of(run.fingerprint, asdict(settings), traced_continuation(config), context, ids)
+        plans.append(TracePlan(traces_of(study.folder, run.label, context), context, samples, key))
+    return plans
+
+
+def traces_of(folder: Path, label: str, context: int) -> Derived:
+    """Where a model's traces at a context lie."""
+    return Derived(folder / "traces" / label, f"k{context}")
+
+
+def write_traces(
+    plan: TracePlan,
+    run: Run,
+    model: CausalLM,
+    texts: dict[str, GroupText],
+    *,
+    progress: Callable[[int], None] = lambda num_sequences: None,
+) -> None:
+    """Trace a plan's sequences, group by group, and commit them; `progress` hears of each part's sequences."""
+    from mnemoscope.tracing import trace_sequences
+
+    grid = Grid(contexts=(plan.context,), continuations=(run.identity.grid.max_continuation,))
+    width = int(model.network.get_output_embeddings().weight.shape[1])
+    num_rows = sum(len(sample.sequence_id) for sample in plan.samples.values())
+    rows_at_once = max(1, BYTES_AT_ONCE // (2 * 2 * width * grid.window_tokens))
+    tables: list[pa.Table] = []
+
+    def write_states(path: Path) -> None:
+        shape = (num_rows, grid.window_tokens - 1, width)
+        states = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+        first = 0
+        for group, sample in plan.samples.items():
+            for start in range(0, len(sample.sequence_id), rows_at_once):
+                part = sample.part(slice(start, start + rows_at_once))
+                tokens_RW = texts[group].read(part.sequence_id, short_rows="skip").tokens[:, : grid.window_tokens]
+                traces = trace_sequences(model, tokens_RW, grid, batch_size=run.identity.batch_size)
+                rows = slice(first, first + len(part.sequence_id))
+                states[rows, : plan.context - 1] = traces.truth_states_RWD[:, : plan.context - 1]
+                states[rows, plan.context - 1 :] = traces.path_states_RCnD[:, 0]
+                tables.append(_table(group, plan.context, part, tokens_RW, traces))
+                first = rows.stop
+                progress(len(part.sequence_id))
+        states.flush()
+
+    def write_table(path: Path) -> None:
+        table = pa.concat_tables(tables) if tables else _schema(grid.window_tokens).empty_table()
+        metadata = {"fingerprint": run.fingerprint, "model": run.label}
+        units = json.dumps({name: unit for name, (_, unit) in (COLUMNS | TOKEN_COLUMNS).items()})
+        path.write_bytes(encode_table(table.replace_schema_metadata(metadata | {"units": units})))
+
+    plan.derived.write(plan.key, {".npy": write_states, ".parquet": write_table})
+
+
+def read_traces(folder: Path, label: str, context: int) -> pa.Table:
+    """A model's traces at a context, one row per sampled sequence."""
+    return pq.read_table(traces_of(folder, label, context).path(".parquet"))
+
+
+def read_states(folder: Path, label: str, context: int) -> NDArray[np.float16]:
+    """The last-layer states, float16 [rows, k + n_max - 1, width], memory-mapped; index i predicts token i + 1."""
+    return np.load(traces_of(folder, label, context).path(".npy"), mmap_mode="r", allow_pickle=False)
+
+
+def _schema(window_tokens: int) -> pa.Schema:
+    scalars = [pa.field(name, kind) for name, (kind, _) in COLUMNS.items()]
+    lists = [pa.field(name, pa.list_(kind, window_tokens)) for name, (kind, _) in TOKEN_COLUMNS.items()]
+    return pa.schema([*scalars, *lists])
+
+
+def _table(group: str, context: int, sample: Sample, tokens_RW: NDArray[np.int64], traces: Traces) -> pa.Table:
+    """The rows of a part of one group."""
+    num_rows, window = tokens_RW.shape
+    scalars = [
+        pa.array(sample.sequence_id),
+        pa.DictionaryArray.from_arrays(pa.array(np.zeros(num_rows, np.int8)), pa.array([group])),
+        pa.array(np.full(num_rows, context, np.int32)),
+        pa.array(sample.offset),
+        pa.array(sample.num_repeats.astype(np.int32), mask=sample.num_repeats < 0),
+        pa.array(sample.num_matched.astype(np.int32)),
+        pa.array(sample.num_stratum),
+        pa.array(sample.design_weight),
+    ]
+    paths = [
+        np.concatenate([truth[:, :context], path[:, 0]], axis=1)
+        for truth, path in zip(traces.truth, traces.path, strict=True)
+    ]
+    lists = [
+        pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).ravel(), type=kind), window)
+        for values, (kind, _) in zip([tokens_RW, *paths], TOKEN_COLUMNS.values(), strict=True)
+    ]
+    return pa.Table.from_arrays([*scalars, *lists], schema=_schema(window))
