@@ -414,6 +414,8 @@ def test_tests_are_holm_adjusted_within_their_name():
     p_values = [row["p_symmetric"] for row in mcnemar]
     assert p_values == pytest.approx([agreement.mcnemar(10, 20).p_value, 1.0])
     assert [row["p_symmetric_holm"] for row in mcnemar] == pytest.approx([2 * p_values[0], 1.0])
+    fell_and_rose = [(row["num_fell"], row["num_rose"]) for row in rows_of(result.tests, test="Bowker")]
+    assert fell_and_rose == [(10, 20), (10, 10)]
     assert [(row["num_fell"], row["num_rose"], row["unit"]) for row in mcnemar] == [(10, 20, "rows"), (10, 10, "rows")]
 
 
@@ -440,6 +442,14 @@ def test_continuations_of_one_run_are_not_tested_for_gains():
     row = rows_of(transitions([counts]).tests, test="McNemar")[0]
     assert (row["p_symmetric"], row["p_symmetric_holm"]) == (None, None)
     assert "by construction" in row["note"]
+
+
+def test_contexts_are_said_to_continue_other_tokens():
+    """Between contexts the tokens to be continued differ too, and the test's row says so."""
+    counts = pair(example(), relation="context", names=("one", "one"), cell=PairedCell(16, 5, 32, 5))
+    row = rows_of(transitions([counts]).tests, test="McNemar")[0]
+    assert row["p_symmetric"] == agreement.mcnemar(10, 20).p_value
+    assert "other tokens" in row["note"]
 
 
 def test_a_diagonal_that_is_surely_not_the_largest_fails():
@@ -499,6 +509,17 @@ def test_resampling_profiles_is_resampling_clusters():
     weights_BR = draw_multiplicities(cluster, num_resamples=4000, seed=2)
     expected = percentile_interval(weights_BR @ after / weights_BR.sum(axis=1))
     assert ends == pytest.approx(expected, abs=0.01)
+
+
+def test_an_effective_n_is_never_more_than_there_are_rows():
+    """Clusters of one row: the interval is Wilson's over rows within the bootstrap's noise, and never narrower."""
+    runs = {"run_from": run("small"), "run_to": run("large", 40)}
+    result = transitions([RunPair(relation="size", counts=clustered(300, 1)[0], **runs)], num_resamples=4000)
+    for row in result.kept_gained_lost.to_pylist():
+        low, high = proportion_confint(row["num_chosen"], row["num_sequences"], method="wilson")
+        assert row["share_low"] <= low + 1e-12
+        assert row["share_high"] >= high - 1e-12
+        assert (row["share_low"], row["share_high"]) == pytest.approx((low, high), abs=0.004)
 
 
 def test_a_share_of_none_has_an_upper_bound_by_cluster():
@@ -595,4 +616,7 @@ def test_figures_are_drawn_for_what_there_is():
     assert list(specs) == ["transitions_by_size", "transitions_inverse"]
     assert vl_convert.vegalite_to_svg(specs["transitions_by_size"]).startswith("<svg")
     assert list(transition_specs(transitions([pair(example(), relation="step")]))) == ["transitions_by_step"]
+    contexts = pair(example(), relation="context", names=("one", "one"), cell=PairedCell(16, 5, 32, 5))
+    spec = transition_specs(transitions([contexts]))["transitions_by_context"]
+    assert spec["vconcat"][0]["hconcat"][0]["title"]["text"] == "k = 16 → k = 32"
     assert transition_specs(transitions([pair(example(), group="control")])) == {}

@@ -1,4 +1,4 @@
-"""Intervals of shares in a table of pairs: by cluster of duplicates where they are known, else Wilson over rows.
+"""Intervals of shares in a table of pairs: by cluster of duplicates where they are known, else over rows.
 
 Resampling clusters is resampling what clusters hold: clusters with the same counts of classes are one profile,
 and how often each profile is drawn is multinomial. So the bootstrap's cost is by profiles, not by sequences.
@@ -11,13 +11,12 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mnemoscope.analyses.agreement import NUM_CLASSES, merge_scores
 from mnemoscope.analyses.pairs import DuplicateRows, IntArray, PairTally
 from mnemoscope.intervals import FloatArray, wilson
 
-BY_CLUSTER: Final = "cluster bootstrap"
+BY_CLUSTER: Final = "Wilson, effective n by cluster bootstrap"
 BY_ROW: Final = "Wilson over rows"
 _NUM_PAIRS: Final = NUM_CLASSES * NUM_CLASSES
 
@@ -58,26 +57,28 @@ def share_intervals(
 ) -> ShareIntervals:
     """Intervals of counts[0] / counts[1] from the same two of each resample, [B, I]; Wilson's where there is none.
 
-    Of a share of 0 or 1 all resamples say the same: it gets Wilson's interval over its `unique_n` clusters.
+    The bootstrap gives the share's variance, and so the n of independent rows that would vary as much, never more
+    than there are; Wilson's interval at that n keeps its shape near 0 and 1, where percentiles fall short. Of a
+    share of 0 or 1 all resamples say the same: its n is `unique_n`. Korn and Graubard (1998), Survey
+    Methodology 24:193, with Wilson's interval for Clopper and Pearson's.
     """
-    count, n = counts
+    count_I, n_I, unique_I = np.broadcast_arrays(*counts, unique_n)
     if drawn is None:
-        return ShareIntervals(*wilson(count, n, level), BY_ROW)
-    shape = np.broadcast_shapes(count.shape, n.shape)
-    count_I, n_I, unique_I = (np.broadcast_to(array, shape) for array in (count, n, unique_n))
-    low_I, high_I = wilson(np.where(count_I == 0, 0, unique_I), unique_I, level)
-    inner_I = (count_I > 0) & (count_I < n_I)
-    if inner_I.any():
-        tops_BI, bottoms_BI = (np.broadcast_to(array, (len(array), *shape))[:, inner_I] for array in drawn)
-        low_I, high_I = low_I.copy(), high_I.copy()
-        low_I[inner_I], high_I[inner_I] = _quantiles(tops_BI, bottoms_BI, level)
-    return ShareIntervals(low_I, high_I, BY_CLUSTER)
+        return ShareIntervals(*wilson(count_I, n_I, level), BY_ROW)
+    share_I = np.where(n_I > 0, count_I / np.maximum(n_I, 1), 0)
+    variance_I = _variances(*drawn)
+    independent_I = share_I * (1 - share_I) / np.where(variance_I > 0, variance_I, np.inf)
+    effective_I = np.where((independent_I > 0), np.minimum(independent_I, n_I), unique_I)
+    return ShareIntervals(*wilson(share_I * effective_I, effective_I, level), BY_CLUSTER)
 
 
-def _quantiles(tops_BI: IntArray, bottoms_BI: IntArray, level: float) -> NDArray[np.float64]:
-    """The central interval of each ratio; resamples without a sequence in the denominator are left out."""
-    ratios_BI = np.where(bottoms_BI > 0, tops_BI / np.maximum(bottoms_BI, 1), np.nan)
-    return np.nanquantile(ratios_BI, [(1 - level) / 2, (1 + level) / 2], axis=0)
+def _variances(tops_BI: IntArray, bottoms_BI: IntArray) -> FloatArray:
+    """The variance of each ratio over its resamples; those without a sequence in the denominator are left out."""
+    known_BI = np.broadcast_to(bottoms_BI > 0, tops_BI.shape)
+    ratios_BI = np.where(known_BI, tops_BI / np.maximum(bottoms_BI, 1), 0)
+    num_known_I = np.maximum(known_BI.sum(axis=0), 1)
+    mean_I = ratios_BI.sum(axis=0) / num_known_I
+    return (np.where(known_BI, ratios_BI - mean_I, 0) ** 2).sum(axis=0) / num_known_I
 
 
 def _draw(rows: IntArray, duplicates: DuplicateRows, *, num_resamples: int, seed: int) -> IntArray:

@@ -30,7 +30,7 @@ PAIR_COLUMNS: Final[Mapping[str, Column]] = {
     "inverse_high": Column(REAL, "upper end of its interval", "1"),
     "inverse_small_stratum": Column(FLAG, "fewer than 30 sequences at level_to: not to be averaged"),
     "noise_share": Column(REAL, "the same share between a run and its twin; null without a twin", "1"),
-    "interval_method": Column(TEXT, "Wilson over rows, or cluster bootstrap"),
+    "interval_method": Column(TEXT, "Wilson over rows; where clusters are known at the n that their bootstrap allows"),
     "fate": Column(TEXT, "kept, lost: of those memorized before; gained: of the others; new: of those memorized after"),
     "test": Column(TEXT, "Bowker (levels) or McNemar (memorized)"),
     "statistic": Column(REAL, "Bowker's chi-square; for McNemar the smaller of num_fell and num_rose"),

@@ -29,6 +29,7 @@ from mnemoscope.analyses.transition_columns import make_pair_table
 from mnemoscope.intervals import FloatArray
 
 NESTED: Final = "by construction: a longer full match contains the shorter one, so nothing can be gained"
+MOVED: Final = "other tokens of the sequence are continued: not the context's length alone differs"
 SPARSE: Final = "some pairs of cells hold fewer than 10 sequences: the chi-square approximation is rough"
 ALIKE: Final = "nothing is off the diagonal: nothing to test"
 EMPTY: Final = "no sequences at this level"
@@ -152,6 +153,8 @@ def _test_rows(item: PairedStratum) -> Iterator[dict[str, Value]]:
     test, note = agreement.mcnemar(lost, gained), ALIKE if lost + gained == 0 else None
     if item.pair.relation == "continuation":
         test, note = test._replace(p_value=None), NESTED
+    elif item.pair.relation == "context" and note is None:
+        note = MOVED
     yield {**shared, "test": "McNemar", "num_fell": lost, "num_rose": gained, **_test(test, note)}
 
 

@@ -10,6 +10,9 @@ first) alone does not tell persistence from chance, so three other matrices stan
   tests it on the levels, McNemar on the memorized set.
 - `independent`: does the first model say anything at all? The mean over all permutations of the second's sequences.
 
+Between contexts of one run the continuation moves along: it begins after the context, so the same sequence is scored
+on other tokens, and what changes is not the context's length alone.
+
 A twin run (the same model in another precision, or of another seed) adds the floor: what measuring again changes.
 """
 

@@ -57,6 +57,11 @@ def draw_by_step(result: TransitionsResult) -> alt.VConcatChart | None:
     return _draw_beside_null(result, "step", "Level by level, from one checkpoint to the next")
 
 
+def draw_by_context(result: TransitionsResult) -> alt.VConcatChart | None:
+    """Levels of the largest model given more context against those given less, beside regression to the mean."""
+    return _draw_beside_null(result, "context", "Level by level, from one context to the next longer")
+
+
 def draw_inverse(result: TransitionsResult) -> alt.VConcatChart | None:
     """Where the levels of each model come from: P(level in the smaller | level in the larger)."""
     records = _reference(result, result.levels.to_pylist(), "size")
@@ -72,6 +77,7 @@ def draw_inverse(result: TransitionsResult) -> alt.VConcatChart | None:
 FIGURES: tuple[tuple[str, Callable[[TransitionsResult], alt.VConcatChart | None]], ...] = (
     ("transitions_by_size", draw_by_size),
     ("transitions_by_step", draw_by_step),
+    ("transitions_by_context", draw_by_context),
     ("transitions_inverse", draw_inverse),
 )
 
@@ -95,23 +101,29 @@ def _reference(result: TransitionsResult, rows: Iterable[Record], relation: str)
     """Members' rows at the cell that the finding speaks of: the others are in the table."""
     figures = result.finding.figures
     context, continuation = figures.get("context_from"), figures.get("continuation_from")
-    return [
-        row
-        for row in rows
-        if row["relation"] == relation and row["group"] == "member"
-        if (row["context_from"], row["continuation_from"]) == (context, continuation)
-    ]
+    chosen = [row for row in rows if row["relation"] == relation and row["group"] == "member"]
+    if relation == "context":  # no cell of the finding where nothing but contexts was compared
+        wanted = chosen[-1]["continuation_to"] if chosen and continuation is None else continuation
+        return [r for r in chosen if r["continuation_to"] == wanted and r["model_to"] == chosen[-1]["model_to"]]
+    return [row for row in chosen if (row["context_from"], row["continuation_from"]) == (context, continuation)]
 
 
 def _by_pair(records: Sequence[Record]) -> list[list[Record]]:
     pairs: dict[tuple[str, str], list[Record]] = {}
     for record in records:
-        pairs.setdefault((record["model_from"], record["model_to"]), []).append(record)
+        pairs.setdefault(_sides(record), []).append(record)
     return list(pairs.values())
 
 
+def _sides(record: Record) -> tuple[str, str]:
+    """What the two sides of a comparison are called: models, or contexts of one model."""
+    if record["relation"] == "context":
+        return f"k = {record['context_from']}", f"k = {record['context_to']}"
+    return record["model_from"], record["model_to"]
+
+
 def _pair_title(records: Sequence[Record]) -> str:
-    return f"{records[0]['model_from']} → {records[0]['model_to']}"
+    return " → ".join(_sides(records[0]))
 
 
 def _null_title(records: Sequence[Record]) -> str:
@@ -124,19 +136,24 @@ def _title(text: str, records: Sequence[Record], sums: str) -> alt.TitleParams:
 
     first = _by_pair(records)[0]
     num_sequences = sum(int(row["num_chosen"]) for row in first)
-    cell = f"k = {first[0]['context_from']}, n = {first[0]['continuation_from']}, {num_sequences:,} member sequences"
-    return alt.TitleParams(text, subtitle=[cell, f"{sums}; below each share its number", "grey type: too few to say"])
+    moved = ["a longer context is continued by later tokens"] if first[0]["relation"] == "context" else []
+    where = first[0]["model_to"] if first[0]["relation"] == "context" else f"k = {first[0]['context_from']}"
+    cell = f"{where}, n = {first[0]['continuation_from']}, {num_sequences:,} member sequences"
+    return alt.TitleParams(
+        text, subtitle=[cell, f"{sums}; below each share its number", "grey type: fewer than 30 sequences to tell from"]
+    )
 
 
 def _heatmap(records: Sequence[Record], matrix: Matrix, title: str) -> alt.LayerChart | alt.FacetChart:
     import altair as alt
 
     rows = [_drawn_cell(record, matrix) for record in records]
-    levels, from_axis, to_axis = list(LEVELS), records[0]["model_from"], records[0]["model_to"]
+    levels, (from_side, to_side) = list(LEVELS), _sides(records[0])
+    preposition = "at" if records[0]["relation"] == "context" else "under"
     rows_axis = alt.Axis(**_bare()) if matrix.names_rows else None
     base = alt.Chart().encode(
-        x=alt.X("to:N", sort=levels, title=f"level under {to_axis}", axis=alt.Axis(labelAngle=-35, **_bare())),
-        y=alt.Y("from:N", sort=levels[::-1], title=f"level under {from_axis}", axis=rows_axis),
+        x=alt.X("to:N", sort=levels, title=f"level {preposition} {to_side}", axis=alt.Axis(labelAngle=-35, **_bare())),
+        y=alt.Y("from:N", sort=levels[::-1], title=f"level {preposition} {from_side}", axis=rows_axis),
     )
     # By default colours are mixed in a space that turns faint blues to cyan.
     scale = alt.Scale(domain=[0, 1], range=["#ffffff", FULL_SHARE_COLOR], interpolate="rgb")
