@@ -397,6 +397,7 @@ def test_empty_and_small_strata_are_flagged():
         (None, -1, 1)
     ]
     assert result.trend.num_rows == 0
+    assert result.finding.sentence.startswith("At k = 32 and n = 32 a was given no member sequences. With")
 
 
 def test_repeats_are_a_dose_response():

@@ -270,6 +270,20 @@ def test_tables_stand_by_size():
     assert text.index("70m ") < text.index("160m ") < text.index("12b ")
 
 
+def test_nothing_is_printed_of_nothing():
+    """Without any counts there is no table, only the finding."""
+    bare = factors(
+        {
+            "a": ModelCounts(
+                label="a", source="a", num_parameters=1, num_non_embedding_parameters=1, counts=MatchCounts({})
+            )
+        }
+    )
+    assert printed(bare).splitlines()[0] == "No member sequences were scored."
+    one = printed(study(["a"], control=False, cells=((32, 16), (64, 16))))
+    assert "Trends of the memorized share: by length in a, the other shortest" in one
+
+
 def test_labels_are_literal():
     """Markup and escape sequences in a label are shown or dropped, never obeyed."""
     text = printed(study(["[red]x[/red]\x1b[31m"]))

@@ -96,6 +96,8 @@ def _amount(row: Record, figures: Figures) -> str:
 
 
 def _control(over_control: Sequence[Record], largest: Record, figures: Figures) -> str:
+    if largest["share"] is None:
+        return ""
     rows = [row for row in over_control if row["model"] == largest["model"] and row["excess"] is not None]
     if not rows:
         return "; no control was given, so text that any model would guess is counted too"

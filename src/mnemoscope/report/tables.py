@@ -62,6 +62,8 @@ def coverage_tables(result: FactorsResult, width: int) -> Iterator[Table]:
     by_model: dict[str, list[Record]] = {}
     for row in records(result.memorized):
         by_model.setdefault(row["model"], []).append(row)
+    if not by_model:
+        return
     blocks = list(by_model.values())
     cells = [len({(row["context"], row["continuation"]) for row in rows}) for rows in blocks]
     first = [rows[0] for rows in blocks]
@@ -75,7 +77,7 @@ def coverage_tables(result: FactorsResult, width: int) -> Iterator[Table]:
         Column("near-ties", [_near_ties(rows) for rows in blocks]),
         Column("remark", ["small stratum" if any(row["small_stratum"] for row in rows) else "" for rows in blocks]),
     ]
-    each = f" in each of {cells[0]} cells (k, n)" if len(set(cells)) == 1 else ""
+    each = f" in each of {cells[0]} cells (k, n)" if len(set(cells)) == 1 and cells[0] > 1 else ""
     yield lay_out(f"Coverage: sequences{each}, and near-ties among them", columns)
 
 
@@ -157,9 +159,10 @@ def trend_tables(result: FactorsResult, width: int) -> Iterator[Table]:
         Column("p Holm", [_p_value(row["p_holm"]) for row in rows]),
         Column("AICc", [_number(row["aicc"], ".1f") for row in rows]),
     ]
-    title = f"Trends of the memorized share: by size at {reference_cell(result)}"
+    parts = [f"by size at {reference_cell(result)}"] if any(row["along"] == SIZE for row in rows) else []
     if any(row["along"] != SIZE for row in rows):
-        title += f"; by length in {result.finding.figures.get('largest_model')}, the other shortest"
+        parts.append(f"by length in {result.finding.figures.get('largest_model')}, the other shortest")
+    title = f"Trends of the memorized share: {'; '.join(parts)}"
     notes = dict.fromkeys(f"{_along(row)}, {row['form']}: {row['note']}" for row in rows if row["note"])
     yield lay_out(title, columns, caption="\n".join([TREND_UNITS, *notes]))
 
@@ -243,7 +246,7 @@ def _length_trends(result: FactorsResult) -> list[Record]:
     cells = records(result.memorized)
     rows = [row for row in records(result.trend) if row["model"] == result.finding.figures.get("largest_model")]
     rows = [row for row in rows if row["group"] == "member" and row["form"] == "log-linear"]
-    lowest = {name: min(row[name] for row in cells) for name in LENGTHS.values()}
+    lowest = {name: min((row[name] for row in cells), default=0) for name in LENGTHS.values()}
     other = {"context": "continuation", "continuation": "context"}
     return [row for row in rows if row[other[row["along"]]] == lowest[other[row["along"]]]]
 
