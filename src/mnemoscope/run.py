@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, final
@@ -45,6 +46,7 @@ from mnemoscope.store import (
     set_aside,
 )
 from mnemoscope.texts import GroupText, check_fit, open_texts
+from mnemoscope.traces import plan_traces, write_traces
 from mnemoscope.version import __version__
 
 if TYPE_CHECKING:
@@ -89,13 +91,15 @@ class _Job(NamedTuple):
 
 
 def _run_model(job: _Job, model_config: ModelConfig) -> None:
-    """Score what one model's run lacks; the model is not even loaded where that is nothing."""
+    """Score and trace what one model's run lacks; the model is not even loaded where that is nothing."""
+    load = lru_cache(lambda: _load(model_config))
     there = read_run(job.folder, model_config.label)
     if there is not None and _is_finished(job, model_config, there):
         _remove_leftovers(job.folder, there)
         register_models(job.folder, job.config, replacing=[model_config.label])
+        _trace(job, there, load)
         return
-    model = _load(model_config)
+    model = load()
     run = _describe_run(job, model_config, model.identity, _batch_size(job, model, there))
     check_run(job.folder, run)
     if there is None:
@@ -108,6 +112,7 @@ def _run_model(job: _Job, model_config: ModelConfig) -> None:
     _remove_leftovers(job.folder, run)
     _set_damage_aside(job.folder, run)
     _score(job, run, model)
+    _trace(job, run, load)
 
 
 def _is_finished(job: _Job, model: ModelConfig, there: Run) -> bool:
@@ -224,6 +229,25 @@ def _score(job: _Job, run: Run, model: CausalLM) -> None:
     for record in job.engine.run(tasks, worker):
         num_done, num_begun = num_done + record.stop - record.start, 0
         tell(0)
+
+
+def _trace(job: _Job, run: Run, load: Callable[[], CausalLM]) -> None:
+    """Trace the samples that are not there yet, or that follow from other scores or settings than these."""
+    plans = plan_traces(open_study(job.folder), run, job.config)
+    for plan in plans:
+        if plan.derived.is_current(plan.key):
+            continue
+        remove_manifest(job.folder)
+        name = f"{run.label} traces, k = {plan.context}"
+        num_sequences = sum(len(sample.sequence_id) for sample in plan.samples.values())
+        num_done = 0
+
+        def tell(num_traced: int, name: str = name, num_sequences: int = num_sequences) -> None:
+            nonlocal num_done
+            num_done += num_traced
+            job.progress(name, num_done, num_sequences)
+
+        write_traces(plan, run, load(), job.texts, progress=tell)
 
 
 @final
