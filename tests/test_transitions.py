@@ -461,6 +461,19 @@ def test_a_diagonal_that_is_surely_not_the_largest_fails():
     assert "in 1 another level is surely commoner" in finding.sentence
 
 
+@pytest.mark.parametrize(("stay", "verdict"), [(400, "undecided"), (490, "holds"), (310, "fails")])
+def test_the_verdict_follows_growth(stay, verdict):
+    """From 400 of 500 that stay to 490 it holds, to 310 it fails, to 400 it cannot be said; diagonals lead in all."""
+    steps = []
+    for kept, names, sizes in ((400, ("a", "b"), (10, 40)), (stay, ("b", "c"), (40, 90))):
+        levels = np.diag([kept] * 5) + np.roll(np.diag([500 - kept] * 5), 1, axis=1)
+        steps.append(pair(scores_of(levels), names=names, sizes=sizes))
+    finding = transitions(steps).finding
+    assert finding.verdict == verdict
+    assert finding.figures["growth_very_high"] == pytest.approx(stay / 500 - 0.8)
+    assert "(x4.0) to the last (x2.2)" in finding.sentence
+
+
 def test_a_twin_is_the_noise_floor():
     """Beside each pair of the run stand the shares that its twin alone changes: 2 of 100 levels, 1 of 100 memorized."""
     twin = np.zeros((6, 6), np.int64)
@@ -509,6 +522,15 @@ def test_resampling_profiles_is_resampling_clusters():
     weights_BR = draw_multiplicities(cluster, num_resamples=4000, seed=2)
     expected = percentile_interval(weights_BR @ after / weights_BR.sum(axis=1))
     assert ends == pytest.approx(expected, abs=0.01)
+
+
+def test_resamples_have_the_mean_of_the_rows():
+    """Over 4,000 resamples every pair of classes stands as often as in the rows, within four standard errors."""
+    tally = next(iter(clustered(60, 3)[0].strata.values()))
+    found = resample(tally, num_resamples=4000, seed=3)
+    error = found.drawn.std(axis=0) / 4000**0.5
+    assert (abs(found.drawn.mean(axis=0) - found.rows) <= 4 * error).all()
+    assert found.rows[0, -1] != found.rows[-1, 0]
 
 
 def test_an_effective_n_is_never_more_than_there_are_rows():

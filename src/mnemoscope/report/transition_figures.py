@@ -139,9 +139,8 @@ def _title(text: str, records: Sequence[Record], sums: str) -> alt.TitleParams:
     moved = ["a longer context is continued by later tokens"] if first[0]["relation"] == "context" else []
     where = first[0]["model_to"] if first[0]["relation"] == "context" else f"k = {first[0]['context_from']}"
     cell = f"{where}, n = {first[0]['continuation_from']}, {num_sequences:,} member sequences"
-    return alt.TitleParams(
-        text, subtitle=[cell, f"{sums}; below each share its number", "grey type: fewer than 30 sequences to tell from"]
-    )
+    sums = f"{sums}; below each share its number"
+    return alt.TitleParams(text, subtitle=[cell, sums, "grey type: fewer than 30 sequences to tell from", *moved])
 
 
 def _heatmap(records: Sequence[Record], matrix: Matrix, title: str) -> alt.LayerChart | alt.FacetChart:
