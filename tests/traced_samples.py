@@ -55,7 +55,7 @@ def sample_rows(arrays, per_stratum, *, seed):
 
 def traces_table(arrays, rows, weights):
     """A `traces` table of these rows."""
-    k, n, hit = arrays["k"], arrays["n"], arrays["hit"][rows]
+    k, hit = arrays["k"], arrays["hit"][rows]
     true = arrays["tokens"][rows].astype(np.int32)
     generated = np.where(hit, true, (true + 1) % NUM_TOKENS).astype(np.int32)
     generated[:, 0] = -1

@@ -16,9 +16,9 @@ Verdict. The p-value of (a) is that of a mean of zero, by Student's t with the b
 number of clusters less one; that of (b) the same for the unexplained part less the control's. Both must speak, so the
 larger counts; where no control stratum suffices (a) stands alone and the note says so. Holm over all strata, n-grams
 and models of the table. "survives": adjusted p below 1 - level, and the unexplained part is on the same side of zero
-as its lead over the control's. "no boundary difference": the interval of the difference itself holds zero. "undecided":
-too few clusters, or an interval of the unexplained part that holds both zero and the whole difference. Otherwise
-"explained by selection".
+as its lead over the control's. "not shown beyond held-out text": (a) alone speaks after Holm. "no boundary
+difference": the interval of the difference itself holds zero. "undecided": too few clusters, or an interval of the
+unexplained part that holds both zero and the whole difference. Otherwise "explained by selection".
 
 Axes: R rows, I token indices, K statistics, B resamples.
 """
@@ -63,8 +63,17 @@ from mnemoscope.analyses.samples import (
 from mnemoscope.resampling import percentile_interval
 
 SURVIVES, EXPLAINED = "survives", "explained by selection"
+NOT_BEYOND = "not shown beyond held-out text"
 NO_DIFFERENCE = "no boundary difference"
 TOO_FEW, TOO_WIDE = "undecided: too few", "undecided: interval too wide"
+PHRASES = {
+    SURVIVES: "it survives its controls",
+    NOT_BEYOND: "it is not shown to go beyond held-out text",
+    EXPLAINED: "it is explained by selection",
+    NO_DIFFERENCE: "there is none",
+    TOO_FEW: "it is undecided (too few sequences)",
+    TOO_WIDE: "it is undecided (interval too wide)",
+}
 RUN_CAP = 8
 """Runs of hits longer than this are not told apart."""
 
@@ -72,7 +81,16 @@ TESTED_MEANS = ("difference", "inside_difference", "unexplained")
 CONTROL_MEANS = ("control_difference", "control_unexplained")
 BOUNDARY = (
     *(*STRATUM, "index", *SIZE, "num_compared", *ends(*TESTED_MEANS), "num_control_compared"),
-    *(*ends(*CONTROL_MEANS, "unexplained_gap"), "null_difference", "p_value", "p_holm", "verdict", "note"),
+    *(
+        *ends(*CONTROL_MEANS, "unexplained_gap"),
+        "null_difference",
+        "p_inside",
+        "p_inside_holm",
+        "p_value",
+        "p_holm",
+        "verdict",
+        "note",
+    ),
 )
 
 
@@ -157,7 +175,9 @@ def _boundary_row(
     if row["note"]:
         return row
     row.update(with_intervals(TESTED_MEANS, members.means, settings.level))
-    row["p_value"] = p_value(members.means.estimate_K[2], members.means.resampled_BK[:, 2], members.stratum)
+    row["p_inside"] = row["p_value"] = p_value(
+        members.means.estimate_K[2], members.means.resampled_BK[:, 2], members.stratum
+    )
     return row | _against_control(row, members, control, settings.level)
 
 
@@ -181,7 +201,7 @@ def _compare(traced: Traced, measure: Measure, group: str, score: int, settings:
 def _few_note(whole: Stratum, compared: Stratum) -> str | None:
     note = too_few(whole.num_clusters)
     if note is None and compared.num_clusters < MIN_CLUSTERS:
-        return f"too few with a matched position: {compared.num_clusters} clusters, fewer than {MIN_CLUSTERS}"
+        return f"too few clusters with a matched position: {compared.num_clusters}, at least {MIN_CLUSTERS} needed"
     return note
 
 
@@ -211,20 +231,29 @@ def p_value(estimate: float, resampled_B: Floats, stratum: Stratum) -> float:
 def judge(rows: Sequence[Mapping[str, Any]], *, level: float) -> list[dict[str, Any]]:
     """The rows with their Holm-adjusted p-value and verdict; undecidable rows take no part in the adjustment."""
     tested = [index for index, row in enumerate(rows) if row["p_value"] is not None]
-    adjusted = dict(zip(tested, intervals.holm([rows[index]["p_value"] for index in tested]).tolist(), strict=True))
-    judged = [{**row, "p_holm": adjusted.get(index)} for index, row in enumerate(rows)]
+    judged = [dict(row) for row in rows]
+    for name in ("p_inside", "p_value"):
+        adjusted = intervals.holm([rows[index][name] for index in tested]).tolist()
+        for index, value in zip(tested, adjusted, strict=True):
+            judged[index][f"{name}_holm" if name == "p_inside" else "p_holm"] = value
     return [{**row, "verdict": _verdict(row, level), "note": _note(row, level)} for row in judged]
 
 
 def _verdict(row: Mapping[str, Any], level: float) -> str:
     if row["p_value"] is None:
         return TOO_FEW
-    if row["p_holm"] < 1 - level:
-        ahead = row["unexplained_gap"] is None or row["unexplained_gap"] * row["unexplained"] > 0
-        return SURVIVES if ahead else EXPLAINED
+    if _beyond_control(row, level):
+        return SURVIVES
+    if row["p_inside_holm"] < 1 - level:
+        return NOT_BEYOND
     if _holds_zero(row, "difference"):
         return NO_DIFFERENCE
     return TOO_WIDE if _too_wide(row) else EXPLAINED
+
+
+def _beyond_control(row: Mapping[str, Any], level: float) -> bool:
+    ahead = row["unexplained_gap"] is None or row["unexplained_gap"] * row["unexplained"] > 0
+    return row["p_holm"] < 1 - level and ahead
 
 
 def _too_wide(row: Mapping[str, Any]) -> bool:
@@ -238,12 +267,8 @@ def _holds_zero(row: Mapping[str, Any], name: str) -> bool:
 
 def _note(row: Mapping[str, Any], level: float) -> str | None:
     notes = [row["note"]] if row["note"] else []
-    if row["p_value"] is not None and row["p_holm"] >= 1 - level:
-        if not _holds_zero(row, "unexplained"):
-            shown = row["control_unexplained"] is not None and row["p_value"] >= 1 - level
-            notes.append(
-                "the control does not differ enough" if shown else "the interval leaves out zero, but not after Holm"
-            )
+    if row["p_value"] is not None and row["p_inside_holm"] >= 1 - level and not _holds_zero(row, "unexplained"):
+        notes.append("the unexplained part's own interval leaves out zero, but not after Holm")
     return "; ".join(notes) or None
 
 
@@ -252,7 +277,7 @@ def verdicts_by_model(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     by_model: defaultdict[str, set[str]] = defaultdict(set)
     for row in rows:
         by_model[row["model"]].add(row["verdict"])
-    order = (SURVIVES, EXPLAINED, NO_DIFFERENCE, TOO_WIDE, TOO_FEW)
+    order = (SURVIVES, NOT_BEYOND, EXPLAINED, NO_DIFFERENCE, TOO_WIDE, TOO_FEW)
     return {model: next(verdict for verdict in order if verdict in found) for model, found in by_model.items()}
 
 
@@ -284,7 +309,7 @@ def spoken_rows(rows: Iterable[Mapping[str, Any]], *, unit: str) -> str:
 def spoken_verdicts(verdicts: Mapping[str, str]) -> str:
     """How many models came to each verdict, in words."""
     counts = {verdict: list(verdicts.values()).count(verdict) for verdict in dict.fromkeys(verdicts.values())}
-    return ", ".join(f"{verdict} in {count} of {len(verdicts)}" for verdict, count in counts.items())
+    return ", ".join(f"{PHRASES[verdict]} in {count} of {len(verdicts)} models" for verdict, count in counts.items())
 
 
 def verdict_figures(verdicts: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> dict[str, Value]:

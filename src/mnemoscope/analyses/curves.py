@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from mnemoscope.analyses.columns import COLUMNS, COUNT, LENGTH, REAL, TEXT, Column, Row, Value
 from mnemoscope.analyses.samples import (
-    FEW,
     MIN_CLUSTERS,
     Floats,
     Integers,
@@ -70,13 +69,15 @@ OWN_COLUMNS: Mapping[str, Column] = {
     **_with_ends("control_unexplained", "unexplained part of the control", TESTED, INTERVAL),
     **_with_ends("unexplained_gap", "unexplained minus control_unexplained", TESTED, INTERVAL),
     "null_difference": Column(REAL, "the difference that the memory-free null expects", TESTED),
-    "verdict": Column(TEXT, "survives, explained by selection, no boundary difference, or undecided with the reason"),
+    "verdict": Column(TEXT, "survives, or why not, or undecided with the reason"),
     "statistic": Column(TEXT, "what runs along model size"),
     "num_points": Column(LENGTH, "models that the line goes through", "models"),
     **_with_ends("slope", "change per tenfold parameters, least squares", TESTED, "t-interval"),
     "first_value": Column(REAL, "the statistic of the smallest model", TESTED),
     "last_value": Column(REAL, "the statistic of the largest model", TESTED),
-    "p_value": Column(REAL, "two-sided p-value of no effect"),
+    "p_inside": Column(REAL, "two-sided p-value of nothing unexplained"),
+    "p_inside_holm": Column(REAL, "the same, Holm-adjusted over the table"),
+    "p_value": Column(REAL, "two-sided p-value of no effect, beyond the control's where there is one"),
     "p_holm": Column(REAL, "the same, Holm-adjusted over the table"),
 }
 
@@ -173,7 +174,7 @@ def too_few(count: int) -> str | None:
     """What to say of a stratum of this many clusters; None where they suffice."""
     if count == 0:
         return "empty: no sequence sampled"
-    return None if count >= MIN_CLUSTERS else FEW.format(count, MIN_CLUSTERS)
+    return None if count >= MIN_CLUSTERS else f"too few clusters: {count}, at least {MIN_CLUSTERS} needed"
 
 
 def curve_rows(

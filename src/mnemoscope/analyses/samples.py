@@ -26,7 +26,6 @@ CELLS_AT_ONCE = 4_000_000
 """Multiplicities held at once: 32 MB."""
 KEY = ("sequence_id", "group", "offset")
 GROUPS = ("member", "control")
-FEW = "too few: {} clusters, fewer than {}"
 
 
 @dataclass(frozen=True, kw_only=True)
