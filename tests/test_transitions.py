@@ -1,49 +1,27 @@
-"""Perspective 2: joint counts against a naive loop, statistics against statsmodels, the published matrices."""
+"""Perspective 2: tables and findings by hand, against statsmodels, and from the published matrices."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections import Counter
-from dataclasses import replace
-from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
-from statsmodels.stats import contingency_tables
 from statsmodels.stats.proportion import proportion_confint
 
-from mnemoscope.analyses import agreement, pairs
-from mnemoscope.analyses.agreement import LEVELS, class_of_scores, level_of_scores
-from mnemoscope.analyses.cluster_shares import BY_CLUSTER, BY_ROW, resample
-from mnemoscope.analyses.pairs import (
-    PairCounts,
-    PairedCell,
-    PairStratum,
-    PairTally,
-    check_comparable,
-    context_cells,
-    continuation_cells,
-    count_pairs,
-    same_cells,
-    sequence_clusters,
-)
+from mnemoscope.analyses import agreement
+from mnemoscope.analyses.agreement import LEVELS
+from mnemoscope.analyses.cluster_shares import BY_ROW
+from mnemoscope.analyses.pairs import PairCounts, PairedCell, PairStratum, PairTally
 from mnemoscope.analyses.transition_columns import PAIR_COLUMNS
 from mnemoscope.analyses.transitions import PairedRun, RunPair, plan_pairs, transitions
-from mnemoscope.config import Grid
-from mnemoscope.errors import ConfigError, StoreError
-from mnemoscope.identity import GroupIdentity, ModelIdentity, RunIdentity
+from mnemoscope.errors import ConfigError
+from mnemoscope.intervals import newcombe
 from mnemoscope.report.transition_figures import transition_specs
-from mnemoscope.resampling import draw_multiplicities, percentile_interval
 
-GRID = Grid(contexts=(2, 4), continuations=(3, 10))
 CELL = PairedCell(32, 5, 32, 5)
 REFERENCE = Path(
     os.environ.get("MNEMOSCOPE_TEST_REFERENCE", Path(__file__).resolve().parents[2] / "shared" / "reference")
@@ -83,236 +61,6 @@ def matrix(table, column, **wanted):
     rows = rows_of(table, **wanted)
     cells = {(LEVELS.index(row["level_from"]), LEVELS.index(row["level_to"])): row[column] for row in rows}
     return np.array([[cells[i, j] for j in range(5)] for i in range(5)], float)
-
-
-def scores_table(sequences, grid=GRID, *, repeats=True, ids=None):
-    """A `scores` table: per sequence a group, copies, and the bits of each context."""
-    n = grid.max_continuation
-    rows = [
-        (index, group, copies, context, np.array(bits[place]))
-        for index, (group, copies, *bits) in enumerate(sequences)
-        for place, context in enumerate(grid.contexts)
-    ]
-    packed = [np.packbits(row[4]).tobytes() for row in rows]
-    ids = range(len(sequences)) if ids is None else ids
-    return pa.table(
-        {
-            "sequence_id": pa.array([ids[row[0]] for row in rows], pa.int64()),
-            "group": pa.array([row[1] for row in rows], pa.string()).dictionary_encode(),
-            "context": pa.array([row[3] for row in rows], pa.int32()),
-            "offset": pa.array([0] * len(rows), pa.int64()),
-            "num_repeats": pa.array([row[2] if repeats else None for row in rows], pa.int32()),
-            "matched": pa.array(packed, pa.binary(-(-n // 8))),
-        }
-    )
-
-
-BITS = st.lists(st.booleans(), min_size=10, max_size=10)
-SEQUENCES = st.lists(
-    st.tuples(st.sampled_from(["member", "control"]), st.integers(1, 4), BITS, BITS, BITS, BITS, st.integers(0, 3)),
-    max_size=9,
-)
-
-
-def cut(table, *places):
-    """The table in pieces, each of whole sequences."""
-    ends = [0, *sorted(2 * place for place in places), table.num_rows]
-    return [table.slice(start, max(stop - start, 0)) for start, stop in pairwise(ends)]
-
-
-def naive(sequences, cells, weigh):
-    counts = Counter()
-    for group, copies, *rest in sequences:
-        for cell in cells:
-            one, other = rest[:2], rest[2:4]
-            a = sum(one[GRID.contexts.index(cell.context_from)][: cell.continuation_from])
-            b = sum(other[GRID.contexts.index(cell.context_to)][: cell.continuation_to])
-            counts[group, cell, a, b] += copies if weigh else 1
-    return counts
-
-
-def flattened(counts, name):
-    return Counter(
-        {
-            (group, cell, *place): int(getattr(tally, name)[tuple(place)])
-            for (group, cell), tally in counts.strata.items()
-            for place in np.argwhere(getattr(tally, name)).tolist()
-        }
-    )
-
-
-@settings(max_examples=60, deadline=None)
-@given(SEQUENCES, st.integers(0, 9), st.integers(0, 9))
-def test_joint_counts_are_the_naive_loops(sequences, cut_one, cut_other):
-    """However each run is cut into tables, joint counts are a loop's; counts of parts add up to the whole's."""
-    cells = [*same_cells(GRID), *context_cells(GRID), *continuation_cells(GRID)]
-    one = scores_table([row[:4] for row in sequences])
-    other = scores_table([(*row[:2], *row[4:6]) for row in sequences])
-    cut_one, cut_other = min(cut_one, len(sequences)), min(cut_other, len(sequences))
-    counts = count_pairs(cut(one, cut_one), cut(other, cut_other), grid=GRID, cells=cells)
-    assert flattened(counts, "rows") == naive(sequences, cells, False)
-    assert flattened(counts, "copies") == naive(sequences, cells, True)
-    parts = [
-        count_pairs([a], [b], grid=GRID, cells=cells)
-        for a, b in zip(cut(one, cut_one), cut(other, cut_one), strict=True)
-    ]
-    for total in (parts[0] + parts[1], parts[1] + parts[0]):
-        assert flattened(total, "rows") == flattened(counts, "rows")
-        assert list(total.strata) == list(counts.strata)
-
-
-def test_rows_read_few_at_a_time_count_alike(monkeypatch):
-    """Pieces of one sequence count as the whole does, for contexts against one another too."""
-    rng = np.random.default_rng(1)
-    rows = [("member", 1, *(rng.random((2, 10)) < 0.7)) for _ in range(9)]
-    table, cells = scores_table(rows), context_cells(GRID)
-    whole = count_pairs([table], [table], grid=GRID, cells=cells)
-    monkeypatch.setattr(pairs, "ROWS_AT_ONCE", 3)
-    assert flattened(count_pairs([table], [table], grid=GRID, cells=cells), "rows") == flattened(whole, "rows")
-
-
-def test_other_sequences_are_refused():
-    """Another id, offset, grid or length is a StoreError that names the row; so is a cell outside the grid refused."""
-    rows = [("member", 1, [True] * 10, [False] * 10)] * 3
-    table, cells = scores_table(rows), same_cells(GRID)
-
-    def count(other, **settings):
-        return count_pairs([table], [other], **{"grid": GRID, "cells": cells, **settings})
-
-    with pytest.raises(StoreError, match="row 2: sequence_id 1 in the first run, 7 in the second; expected two runs"):
-        count(scores_table(rows, ids=[0, 7, 2]))
-    moved = table.set_column(3, "offset", pa.array([0, 0, 0, 0, 5, 5], pa.int64()))
-    with pytest.raises(StoreError, match="row 4: offset 0 in the first run, 5 in the second"):
-        count(moved)
-    with pytest.raises(StoreError, match="the first run has more rows"):
-        count(table.slice(0, 4))
-    with pytest.raises(StoreError, match=r"row 0: not in the order of the contexts \[4, 6\]"):
-        count(table, grid=Grid(contexts=(4, 6), continuations=(3, 10)), cells=[])
-    with pytest.raises(ConfigError, match="outside the grid"):
-        count(table, cells=[PairedCell(2, 3, 2, 5)])
-    bare = table.set_column(5, "matched", pa.nulls(6, pa.binary(2)))
-    with pytest.raises(StoreError, match="no match bits"):
-        count(bare)
-
-
-def identity(**changes):
-    model = ModelIdentity(
-        architecture="GPTNeoX",
-        num_parameters=10,
-        num_non_embedding_parameters=5,
-        vocab_size=8,
-        max_positions=None,
-        weights_sha256="w",
-        config_sha256="c",
-        commit=None,
-        dtype="float32",
-        device="cpu",
-        attention="sdpa",
-    )
-    group = GroupIdentity(corpus="abc", selection="s", num_sequences=3, offset=0, seed=None, short_rows="error")
-    facts = {"groups": {"member": group}, "contexts": (2, 4), "continuations": (3, 10), "mode": "graded"}
-    rest = {"model": model, "batch_size": 1, "shard_rows": 4, "versions": {}}
-    return RunIdentity(**{**facts, **rest, **changes})
-
-
-def test_runs_over_other_texts_or_grids_are_refused_with_the_reason():
-    """Another corpus or grid is told by name; other shards, batches and weights may be compared."""
-    one = identity()
-    check_comparable(one, identity(shard_rows=9, batch_size=3, model=replace(one.model, dtype="bfloat16")))
-    other = {"member": replace(one.groups["member"], corpus="xyz")}
-    with pytest.raises(ConfigError, match=r"groups\.member\.corpus: abc there, xyz here"):
-        check_comparable(one, identity(groups=other))
-    with pytest.raises(ConfigError, match="contexts: 2,4 there, 2 here"):
-        check_comparable(one, identity(contexts=(2,)))
-    with pytest.raises(ConfigError, match="mode 'exact'"):
-        check_comparable(identity(mode="exact"), identity(mode="exact"))
-
-
-def test_levels_end_where_the_paper_says():
-    """Levels are [0, .2], (.2, .4], (.4, .6], (.6, .8], (.8, 1], in exact fractions; full matches are a class."""
-    for n in (1, 2, 5, 7, 10, 16, 33, 64):
-        levels = level_of_scores(n)
-        assert levels.tolist() == [max(math.ceil(Fraction(5 * m, n)) - 1, 0) for m in range(n + 1)]
-        assert class_of_scores(n).tolist() == [*levels.tolist()[:-1], 5]
-    assert level_of_scores(10).tolist() == [0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
-
-
-@settings(max_examples=40, deadline=None)
-@given(TABLES)
-def test_bowker_is_statsmodels(counts):
-    """Bowker's statistic, degrees of freedom and p-value are statsmodels', where no pair of cells is empty."""
-    counts = counts + 1
-    expected = contingency_tables.SquareTable(counts, shift_zeros=False).symmetry()
-    found = agreement.bowker(counts)
-    assert (found.statistic, found.p_value) == pytest.approx((expected.statistic, expected.pvalue))
-    assert found.degrees_of_freedom == expected.df == 10
-
-
-def test_empty_pairs_of_cells_have_no_degree_of_freedom():
-    """By hand: 6 against 2 moved, nothing else: (6 - 2)^2 / 8 = 2 on one degree of freedom; none moved, no p-value."""
-    counts = np.diag([5, 5, 5]) + np.array([[0, 6, 0], [2, 0, 0], [0, 0, 0]])
-    assert agreement.bowker(counts) == pytest.approx((2.0, 1, float(stats.chi2.sf(2, 1))))
-    assert agreement.bowker(np.diag([5, 5])) == (0.0, 0, None)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 60), st.integers(0, 60))
-def test_mcnemar_is_statsmodels_less_half_the_atom_twice(lost, gained):
-    """The mid-p-value is statsmodels' exact p-value less the probability of the very count seen; 1 for equal counts."""
-    found = agreement.mcnemar(lost, gained)
-    if lost + gained == 0:
-        assert found.p_value is None
-        return
-    exact = contingency_tables.mcnemar([[5, lost], [gained, 7]], exact=True)
-    atom = stats.binom.pmf(min(lost, gained), lost + gained, 0.5)
-    assert found.statistic == exact.statistic
-    assert found.p_value == pytest.approx(1.0 if lost == gained else exact.pvalue - atom)
-
-
-@pytest.mark.parametrize("correlation", [-0.7, 0.0, 0.3, 0.9, 0.99])
-def test_binormal_distribution_is_scipys(correlation):
-    """P(X <= h, Y <= k) is scipy's bivariate normal distribution to 1e-6, scipy's own precision."""
-    h, k = np.array([-2.0, 0.0, 1.3]), np.array([-1.0, 0.4, 3.0])
-    normal = stats.multivariate_normal(cov=[[1, correlation], [correlation, 1]])
-    expected = [[normal.cdf([a, b]) for b in k] for a in h]
-    assert agreement.binormal_below(h, k, correlation) == pytest.approx(np.array(expected), abs=1e-6)
-
-
-def test_regression_finds_the_correlation_it_was_given():
-    """Counts made by cutting two normals of correlation 0.8 are given back, with their margins and correlation."""
-    inner = np.array([-1.0, 0.0, 0.5, 1.5])
-    edges = np.concatenate([[-8.5], inner, [8.5]])
-    shares = np.diff(np.diff(agreement.binormal_below(edges, edges + 0.2 * (abs(edges) < 8), 0.8), axis=0), axis=1)
-    counts = np.rint(shares * 1e6).astype(np.int64)
-    found = agreement.regressed(counts)
-    assert found.correlation == pytest.approx(0.8, abs=1e-3)
-    assert found.expected == pytest.approx(counts, rel=0.02, abs=20)
-
-
-@settings(max_examples=25, deadline=None)
-@given(TABLES)
-def test_nulls_keep_what_they_say(counts):
-    """Regression and independence keep both margins, symmetry the diagonal and the sum; all keep the total."""
-    counts[0, 0] += 1
-    regression, product = agreement.regressed(counts), agreement.independent(counts)
-    for expected in (regression.expected, product):
-        assert expected.sum(axis=0) == pytest.approx(counts.sum(axis=0), abs=1e-4 * counts.sum())
-        assert expected.sum(axis=1) == pytest.approx(counts.sum(axis=1), abs=1e-4 * counts.sum())
-    halves = agreement.symmetric(counts)
-    assert (halves == halves.T).all()
-    assert (np.diag(halves) == np.diag(counts)).all()
-    assert halves.sum() == counts.sum()
-
-
-def test_independence_is_the_mean_over_permutations():
-    """The independent table is what shuffling the second run's sequences gives on average."""
-    rng = np.random.default_rng(0)
-    counts = np.array([[6, 1], [2, 3]])
-    one, other = np.repeat([0, 0, 1, 1], counts.ravel()), np.repeat([0, 1, 0, 1], counts.ravel())
-    shuffled = np.zeros((2, 2))
-    for _ in range(4000):
-        np.add.at(shuffled, (one, rng.permutation(other)), 1 / 4000)
-    assert agreement.independent(counts) == pytest.approx(shuffled, abs=0.06)
 
 
 @settings(max_examples=15, deadline=None)
@@ -474,6 +222,20 @@ def test_the_verdict_follows_growth(stay, verdict):
     assert "(x4.0) to the last (x2.2)" in finding.sentence
 
 
+def test_growth_is_told_by_newcombes_interval():
+    """With one level to compare, rising and falling are as Newcombe's interval of the two shares has them."""
+    for stay in range(60, 101, 2):
+        steps = []
+        for kept, names, sizes in ((80, ("a", "b"), (10, 40)), (stay, ("b", "c"), (40, 90))):
+            levels = np.zeros((5, 5), np.int64)
+            levels[0, 0], levels[0, 1] = kept, 100 - kept
+            steps.append(pair(scores_of(levels), names=names, sizes=sizes))
+        figures = transitions(steps).finding.figures
+        expected = newcombe(stay, 100, 80, 100)
+        assert figures["growth_num_rising"] == int(expected.low > 0)
+        assert figures["growth_num_falling"] == int(expected.high < 0)
+
+
 def test_a_twin_is_the_noise_floor():
     """Beside each pair of the run stand the shares that its twin alone changes: 2 of 100 levels, 1 of 100 memorized."""
     twin = np.zeros((6, 6), np.int64)
@@ -486,86 +248,6 @@ def test_a_twin_is_the_noise_floor():
     assert top["noise_share"] == 40 / 41
     assert "its twin large-bf16 alone changes" in result.finding.sentence
     assert transitions([pair(example())]).noise.num_rows == 0
-
-
-def clustered(num_clusters, size, *, seed=0):
-    """Sequences in clusters of this size whose rows agree, one bit long; and the table's clusters."""
-    rng = np.random.default_rng(seed)
-    grid = Grid(contexts=(2,), continuations=(1,))
-    one, other = rng.random((2, num_clusters)) < np.array([[0.5], [0.4]])
-    cluster = np.repeat(np.arange(num_clusters), size)
-    tables = [scores_table([("member", 2, [[bit]][0]) for bit in bits[cluster]], grid) for bits in (one, other)]
-    clusters = {"member": sequence_clusters(np.arange(len(cluster)), cluster)}
-    return count_pairs([tables[0]], [tables[1]], grid=grid, cells=same_cells(grid), clusters=clusters), cluster
-
-
-def test_duplicates_widen_the_intervals():
-    """Four copies of 200 sequences: the interval is that of 200, twice as wide as 800 rows would claim."""
-    runs = {"run_from": run("small"), "run_to": run("large", 40)}
-    result = transitions([RunPair(relation="size", counts=clustered(200, 4)[0], **runs)])
-    row = rows_of(result.prediction, measure="base rate")[0]
-    low, high = proportion_confint(row["num_chosen"], row["num_sequences"], method="wilson")
-    assert row["interval_method"] == BY_CLUSTER
-    assert row["value_high"] - row["value_low"] == pytest.approx(2 * (high - low), rel=0.15)
-    kept = rows_of(result.kept_gained_lost, fate="kept")[0]
-    assert (kept["num_chosen"], kept["num_copies"]) == (4 * kept["num_unique"], 8 * kept["num_unique"])
-    assert rows_of(result.tests, test="McNemar")[0]["unit"] == "unique sequences"
-
-
-def test_resampling_profiles_is_resampling_clusters():
-    """The interval by profiles is that of drawing the clusters one by one, up to the noise of 4,000 resamples."""
-    counts, cluster = clustered(60, 3)
-    tally = next(iter(counts.strata.values()))
-    drawn = resample(tally, num_resamples=4000, seed=1).drawn
-    ends = np.quantile(drawn[:, :, -1].sum(axis=1) / drawn.sum(axis=(1, 2)), [0.025, 0.975])
-    after = np.random.default_rng(0).random((2, 60))[1][cluster] < 0.4
-    weights_BR = draw_multiplicities(cluster, num_resamples=4000, seed=2)
-    expected = percentile_interval(weights_BR @ after / weights_BR.sum(axis=1))
-    assert ends == pytest.approx(expected, abs=0.01)
-
-
-def test_resamples_have_the_mean_of_the_rows():
-    """Over 4,000 resamples every pair of classes stands as often as in the rows, within four standard errors."""
-    tally = next(iter(clustered(60, 3)[0].strata.values()))
-    found = resample(tally, num_resamples=4000, seed=3)
-    error = found.drawn.std(axis=0) / 4000**0.5
-    assert (abs(found.drawn.mean(axis=0) - found.rows) <= 4 * error).all()
-    assert found.rows[0, -1] != found.rows[-1, 0]
-
-
-def test_an_effective_n_is_never_more_than_there_are_rows():
-    """Clusters of one row: the interval is Wilson's over rows within the bootstrap's noise, and never narrower."""
-    runs = {"run_from": run("small"), "run_to": run("large", 40)}
-    result = transitions([RunPair(relation="size", counts=clustered(300, 1)[0], **runs)], num_resamples=4000)
-    for row in result.kept_gained_lost.to_pylist():
-        low, high = proportion_confint(row["num_chosen"], row["num_sequences"], method="wilson")
-        assert row["share_low"] <= low + 1e-12
-        assert row["share_high"] >= high - 1e-12
-        assert (row["share_low"], row["share_high"]) == pytest.approx((low, high), abs=0.004)
-
-
-def test_a_share_of_none_has_an_upper_bound_by_cluster():
-    """Where no resample can differ the interval is Wilson's over the clusters, not over their rows."""
-    counts, _ = clustered(50, 3)
-    runs = {"run_from": run("small"), "run_to": run("large", 40)}
-    levels = transitions([RunPair(relation="size", counts=counts, **runs)]).levels
-    empty = rows_of(levels, level_from="very low", level_to="medium")[0]
-    num_clusters = empty["num_from"] // 3
-    ends = proportion_confint(0, num_clusters, method="wilson")
-    assert (empty["share_low"], empty["share_high"]) == pytest.approx(ends)
-
-
-def test_a_sequence_without_a_cluster_is_refused():
-    """Clusters must name every scored sequence of every group."""
-    table = scores_table([("member", 1, [True] * 10, [True] * 10)] * 2)
-    for clusters, message in (
-        ({"member": sequence_clusters(np.array([0, 5]), np.array([0, 0]))}, "no cluster for sequence 1"),
-        ({}, "none for group 'member'"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            count_pairs([table], [table], grid=GRID, cells=same_cells(GRID), clusters=clusters)
-    with pytest.raises(ConfigError, match="expected one cluster for each"):
-        sequence_clusters(np.array([0, 1]), np.array([0]))
 
 
 def test_pairs_are_planned_by_size_step_and_twin():
