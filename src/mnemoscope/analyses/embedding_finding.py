@@ -211,7 +211,7 @@ def _probe(separability: Sequence[Record], model: Record, figures: Figures) -> l
     accuracy = format_share(row["accuracy"], row["accuracy_low"], row["accuracy_high"])
     return [
         f"a linear probe of step {row['step']} tells full matches from the rest in {accuracy} of "
-        f"{row['num_sequences']:,} held-out sequences, a constant guess in {row['majority_accuracy']:.0%}"
+        f"{row['num_sequences']:,} held-out sequences, a constant guess in {100 * row['majority_accuracy']:.0f} %"
     ]
 
 

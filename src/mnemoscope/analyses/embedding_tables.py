@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from mnemoscope.analyses.embedding_columns import EMBEDDING_COLUMNS, make_columns, make_rows
 from mnemoscope.analyses.embedding_path import Path
-from mnemoscope.analyses.embedding_sample import EmbeddingSample, divide
+from mnemoscope.analyses.embedding_sample import EmbeddingSample, Floats, divide
 from mnemoscope.analyses.embedding_steps import Curve, Side, Spread, quantiles, recentred_interval
 from mnemoscope.analyses.embedding_summary import Estimate, Summary, spread_over
 
@@ -37,9 +37,10 @@ DISTANCES = (
 COSINES = (*PAIR, "cosine", *_names("random_cosine"), "excess_cosine", *_names("corrected_cosine"))
 SIZES = ("num_sequences", "num_clusters", "num_groups")
 STEPS = (
-    *(*MODEL, "step", *SIZES, "plain_spread", *_names("random_spread", "spread", "spread_per_width"), "scatter"),
-    *(*_names("mean_cosine"), "random_mean_cosine", *_names("neighbour_cosine"), "random_neighbour_cosine"),
-    *_names("order"),
+    *(*MODEL, "step", *SIZES, "plain_spread", *_names("random_spread", "spread"), "scatter"),
+    *_names("spread_per_width", "random_spread_per_width"),
+    *_names("mean_cosine", "random_mean_cosine", "neighbour_cosine", "random_neighbour_cosine"),
+    *_names("order", "random_order"),
 )
 MODELS = (
     *(*MODEL, *SIZES, "num_left_out", "num_empty", *_names("spread", "spread_per_width"), "scatter"),
@@ -133,29 +134,31 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
 def step_rows(side: Side, root: float, level: float) -> list[dict[str, Any]]:
     """The numbers of each step, beside those of random groups."""
     squared = side.squared_distance
-    plain_T, random_NT = np.sqrt(np.maximum(squared.plain_T, 0)), np.sqrt(np.maximum(squared.random_NT, 0))
-    low_T, high_T = quantiles(random_NT, (1 - level) / 2, (1 + level) / 2)
     curves = {"mean_cosine": side.cosine, "neighbour_cosine": side.neighbour_cosine, "order": side.order}
     ends = {name: _curve_ends(curve, level) for name, curve in curves.items()}
+    ends |= {f"random_{name}": _random_ends(curve.random_corrected_NT, level) for name, curve in curves.items()}
+    ends["random_spread"] = _random_ends(_root(squared.random_NT), level)
+    ends["random_spread_per_width"] = _random_ends(_root(squared.random_corrected_NT) / root, level)
     rows: list[dict[str, Any]] = []
-    for step in range(len(plain_T)):
+    for step, plain in enumerate(_root(squared.plain_T)):
         spread = spread_over(squared, slice(step, step + 1), level)
-        random = Estimate(float(random_NT[:, step].mean()), float(low_T[step]), float(high_T[step]))
-        estimates = {
-            "random_spread": random,
-            "spread": spread,
-            "spread_per_width": spread.times(1 / root),
-            **{name: ends[name][step] for name in curves},
-        }
-        plain = {
-            "step": step,
-            "plain_spread": plain_T[step],
-            "scatter": side.scatter_T[step],
-            "random_mean_cosine": side.cosine.random_NT[:, step].mean(),
-            "random_neighbour_cosine": side.neighbour_cosine.random_NT[:, step].mean(),
-        }
-        rows.append({**plain, **flat(estimates)})
+        spreads = {"spread": spread, "spread_per_width": spread.times(1 / root)}
+        numbers = {"step": step, "plain_spread": plain, "scatter": side.scatter_T[step]}
+        rows.append(flat({**numbers, **spreads, **{name: values[step] for name, values in ends.items()}}))
     return rows
+
+
+def _root(squared: Floats) -> Floats:
+    return np.sqrt(np.maximum(squared, 0))
+
+
+def _random_ends(random_NT: Floats, level: float) -> list[Estimate]:
+    """The mean of random groups, and their central range; NaN where none has a value."""
+    low_T, middle_T, high_T = quantiles(random_NT, (1 - level) / 2, 0.5, (1 + level) / 2)
+    known = ~np.isnan(random_NT)
+    mean_T = np.where(known, random_NT, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    mean_T = np.where(np.isnan(middle_T), np.nan, mean_T)
+    return [Estimate(*(float(number) for number in ends)) for ends in zip(mean_T, low_T, high_T, strict=True)]
 
 
 def _curve_ends(curve: Curve, level: float) -> list[Estimate]:
