@@ -47,11 +47,19 @@ class Drawn(NamedTuple):
     label: str = "datum.label"
 
 
+class Look(NamedTuple):
+    """What all panels share: the colours of scores, the dashes of kinds, the reach of y."""
+
+    color: alt.Color
+    dash: alt.StrokeDash
+    domain: list[float]
+
+
 def curve_specs(result: FrequencyResult | EntropyResult) -> dict[str, Spec]:
     """The Vega-Lite description of each figure that the result has data for, by name."""
     if isinstance(result, EntropyResult):
         drawn = Drawn("mean", "null_mean", "entropy (nats)", "Entropy of the prediction by index")
-        charts = {"entropy_by_index": _draw_curves(result.curves.to_pylist(), drawn)}
+        charts = {"entropy_by_index": _draw_curves(result.curves.to_pylist(), drawn, _missing(result))}
         charts["entropy_boundary"] = _draw_boundary(
             result.boundary.to_pylist(), "difference of entropy to the index before (nats)", "Entropy at the boundary"
         )
@@ -69,14 +77,15 @@ def _look() -> Spec:
 
 def _frequency_charts(result: FrequencyResult) -> dict[str, alt.ConcatChart | None]:
     curves, boundary = result.curves.to_pylist(), result.boundary.to_pylist()
+    missing = _missing(result)
     charts: dict[str, alt.ConcatChart | None] = {}
     for ngram in dict.fromkeys(row["ngram"] for row in boundary):
         rows = [row for row in curves if row["ngram"] == ngram]
         named = f"frequency of the {ngram}-gram"
         means = Drawn("mean", "null_mean", f"mean {named}", f"Mean {named} by index", BILLIONS)
         logs = Drawn("log_mean", "null_log_mean", "mean ln(1 + frequency)", f"Mean logarithm of the {named} by index")
-        charts[f"frequency_{ngram}gram"] = _draw_curves(rows, means)
-        charts[f"frequency_{ngram}gram_log"] = _draw_curves(rows, logs)
+        charts[f"frequency_{ngram}gram"] = _draw_curves(rows, means, missing)
+        charts[f"frequency_{ngram}gram_log"] = _draw_curves(rows, logs, missing)
         charts[f"frequency_{ngram}gram_boundary"] = _draw_boundary(
             [row for row in boundary if row["ngram"] == ngram],
             "difference of ln(1 + frequency) to the index before",
@@ -85,7 +94,16 @@ def _frequency_charts(result: FrequencyResult) -> dict[str, alt.ConcatChart | No
     return charts
 
 
-def _draw_curves(rows: Sequence[Record], drawn: Drawn) -> alt.ConcatChart | None:
+def _missing(result: FrequencyResult | EntropyResult) -> list[str]:
+    """A line for each model that names the member scores without a curve, and how many clusters they have."""
+    few: dict[str, list[str]] = {}
+    for row in result.strata.to_pylist():
+        if row["note"] and row["score_class"] and row["group"] == "member":
+            few.setdefault(row["model"], []).append(f"{row['score_class']} ({row['num_clusters']})")
+    return [f"too few clusters for a curve: {model}, {', '.join(names)}" for model, names in few.items()]
+
+
+def _draw_curves(rows: Sequence[Record], drawn: Drawn, missing: Sequence[str]) -> alt.ConcatChart | None:
     """Panels of curves by index; None where no named score has a curve."""
     records = [record for row in rows if row["score_class"] for record in _curve_records(row, drawn)]
     if not records:
@@ -93,12 +111,13 @@ def _draw_curves(rows: Sequence[Record], drawn: Drawn) -> alt.ConcatChart | None
     import altair as alt  # slow to import, and only drawing needs it
 
     models = list(dict.fromkeys(record["model"] for record in records))
-    domain = _domain(records)
-    panels = [_curve_panel([record for record in records if record["model"] == m], drawn, domain) for m in models]
+    look = Look(_score_color(records), _kind_dash(records), _domain(records))
+    panels = [_curve_panel([record for record in records if record["model"] == m], drawn, look) for m in models]
     context, continuation = rows[0]["context"], rows[0]["continuation"]
     subtitle = [
         f"context k = {context}, continuation n = {continuation}; upright lines: k, and k + n/2 (dotted)",
-        f"n per curve: {_spoken_sizes(rows)}",
+        f"n per curve: {_spoken_sizes(rows)}; y spans the curves from index {context // 4} on",
+        *missing,
     ]
     title = alt.TitleParams(drawn.title, subtitle=subtitle)
     return alt.concat(*panels, columns=MAX_COLUMNS, title=title).resolve_scale(color="shared", strokeDash="shared")
@@ -127,19 +146,19 @@ def _domain(records: Sequence[Record]) -> list[float]:
     return [max(0.0, low - margin) if low >= 0 else low - margin, high + margin]
 
 
-def _curve_panel(records: Sequence[Record], drawn: Drawn, domain: Sequence[float]) -> alt.LayerChart | alt.FacetChart:
+def _curve_panel(records: Sequence[Record], drawn: Drawn, look: Look) -> alt.LayerChart | alt.FacetChart:
     import altair as alt
 
     context, continuation = records[0]["context"], records[0]["continuation"]
     reach = alt.Scale(domain=[0, context + continuation - 1], nice=False)
     x = alt.X("index:Q", title="token index", scale=reach, axis=alt.Axis(grid=False, tickMinStep=1, tickCount=8))
-    scale = alt.Scale(domain=list(domain), nice=False, zero=False)
+    scale = alt.Scale(domain=look.domain, nice=False, zero=False)
     axis = alt.Axis(labelExpr=drawn.label, tickCount=5)
     y = alt.Y("value:Q", title=drawn.y_title, scale=scale, axis=axis)
-    base = alt.Chart(alt.InlineData(values=list(records))).encode(x=x, color=_score_color(records))
+    base = alt.Chart(alt.InlineData(values=list(records))).encode(x=x, color=look.color)
     band = base.mark_area(opacity=0.16, clip=True).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
     band = band.transform_filter(f"datum.kind == '{MEMBERS}'")
-    lines = base.encode(y=y, strokeDash=_kind_dash(records))
+    lines = base.encode(y=y, strokeDash=look.dash)
     beside = lines.mark_line(strokeWidth=1.1, clip=True).transform_filter(f"datum.kind != '{MEMBERS}'")
     own = lines.mark_line(strokeWidth=1.8, clip=True).transform_filter(f"datum.kind == '{MEMBERS}'")
     rules = [_rule(context, [1, 0]), _rule(context + continuation // 2, [2, 2])]
@@ -197,7 +216,8 @@ def _draw_boundary(rows: Sequence[Record], x_title: str, title: str) -> alt.Conc
     scale = alt.Scale(domain=[min(*ends, 0) - margin, max(*ends, 0) + margin], nice=False)
     models = list(dict.fromkeys(record["model"] for record in records))
     panels = [
-        _boundary_panel([record for record in records if record["model"] == model], scale, x_title) for model in models
+        _boundary_panel([record for record in records if record["model"] == model], records, scale, x_title)
+        for model in models
     ]
     subtitle = ["bars: cluster-bootstrap intervals; the null has none", "the break: k, for half-memorized k + n/2"]
     missing = [row for row in rows if row["p_value"] is None]
@@ -218,8 +238,10 @@ def _part_records(row: Record) -> list[Record]:
     ]
 
 
-def _boundary_panel(records: Sequence[Record], scale: alt.Scale, x_title: str) -> alt.VConcatChart:
-    """One little strip per score, headed by its size and verdict."""
+def _boundary_panel(
+    records: Sequence[Record], everything: Sequence[Record], scale: alt.Scale, x_title: str
+) -> alt.VConcatChart:
+    """One little strip per score, headed by its size and verdict; the legend is that of all panels."""
     import altair as alt
 
     strips: list[alt.LayerChart | alt.FacetChart] = []
@@ -229,10 +251,10 @@ def _boundary_panel(records: Sequence[Record], scale: alt.Scale, x_title: str) -
         last = label == labels[-1]
         axis = alt.Axis(title=x_title if last else None, labels=last, ticks=last, tickCount=6)
         y = alt.Y("part:N", sort=list(PARTS.values()), title=None, axis=None)
-        base = alt.Chart(data).encode(y=y, color=_part_color())
+        base = alt.Chart(data).encode(y=y, color=_part_color(everything))
         bars = base.mark_rule(strokeWidth=1.4).encode(x=alt.X("low:Q", scale=scale, axis=axis), x2="high:Q")
         points = base.mark_point(size=42, filled=True, opacity=1).encode(
-            x=alt.X("value:Q", scale=scale, axis=axis), shape=_part_shape()
+            x=alt.X("value:Q", scale=scale, axis=axis), shape=_part_shape(everything)
         )
         zero = alt.Chart(alt.InlineData(values=[{"at": 0}])).mark_rule(color="#888888").encode(x="at:Q")
         heading = alt.TitleParams(label, fontSize=10, fontWeight="normal", anchor="start", offset=3)
@@ -242,15 +264,23 @@ def _boundary_panel(records: Sequence[Record], scale: alt.Scale, x_title: str) -
     return alt.vconcat(*strips, spacing=8, title=title)
 
 
-def _part_color() -> alt.Color:
+def _part_legend(records: Sequence[Record]) -> alt.Legend:
+    """The parts that are drawn; others would promise what is not there."""
+    import altair as alt
+
+    drawn = {record["part"] for record in records}
+    return alt.Legend(columns=2, values=[words for words in PARTS.values() if words in drawn])
+
+
+def _part_color(records: Sequence[Record]) -> alt.Color:
     import altair as alt
 
     scale = alt.Scale(domain=list(PARTS.values()), range=PART_COLORS)
-    return alt.Color("part:N", title=None, scale=scale, legend=alt.Legend(columns=2))
+    return alt.Color("part:N", title=None, scale=scale, legend=_part_legend(records))
 
 
-def _part_shape() -> alt.Shape:
+def _part_shape(records: Sequence[Record]) -> alt.Shape:
     import altair as alt
 
     scale = alt.Scale(domain=list(PARTS.values()), range=PART_SHAPES)
-    return alt.Shape("part:N", title=None, scale=scale, legend=alt.Legend(columns=2))
+    return alt.Shape("part:N", title=None, scale=scale, legend=_part_legend(records))
