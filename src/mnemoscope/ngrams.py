@@ -31,7 +31,7 @@ _FOLD: Final = np.uint64(29)
 _HALF: Final = np.uint64(32)
 _LOW_BITS: Final = np.uint64(63)
 _BLOCK: Final = 512
-_SLOTS_PER_NGRAM: Final = 1.6
+_SLOTS_PER_NGRAM: Final = 2.5
 _FILTER_BITS_PER_NGRAM: Final = 16
 _MAX_FILTER_BITS: Final = 22
 """2^22 bits are 512 KiB: what leaves a second-level cache room for the tokens."""
