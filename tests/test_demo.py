@@ -37,6 +37,8 @@ RECIPE = Recipe(
     vocabulary_size=500,
     rows_per_source=2,
     contexts=(8, 16),
+    traced_contexts=(16,),
+    traced_continuation=8,
     continuations=(8, 16),
     rungs_over_time=("large",),
 )

@@ -226,27 +226,28 @@ def _run(config: StudyConfig, folder: Path) -> None:
     """Score what is missing, analyse, draw, and print the tables and where everything lies."""
     from mnemoscope.findings import analyze, save_findings
     from mnemoscope.progress import show_progress
-    from mnemoscope.report.tables import print_tables
+    from mnemoscope.report.tables import print_results
     from mnemoscope.run import run_study
 
     with show_progress(sys.stderr) as progress:
         finished = run_study(config, folder, progress=progress, command=shlex.join(sys.argv))
-    result = analyze(finished)
-    figures = save_findings(finished, result)
+    results = analyze(finished)
+    figures = save_findings(finished, results)
     console = _console()
-    print_tables(result, console)
+    print_results(results, console)
     _print_places(finished, figures, console)
 
 
 def _print_places(finished: Study, figures: list[Path], console: Console) -> None:
     console.print()
-    console.print(f"scores    {finished.folder / 'scores'}", highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"tables    {finished.folder / 'analyses' / 'factors'}", highlight=False, markup=False, soft_wrap=True
-    )
-    for path in figures:
-        if path.suffix == ".png":
-            console.print(f"figure    {path}", highlight=False, markup=False, soft_wrap=True)
+    pictures = [path for path in figures if path.suffix == ".png"]
+    for what, path in (
+        ("scores", finished.folder / "scores"),
+        ("tables", finished.folder / "analyses"),
+        ("figures", finished.folder / "figures"),
+    ):
+        count = f" ({len(pictures)} as SVG and PNG)" if what == "figures" else ""
+        console.print(f"{what:9} {path}{count}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _verify(folder: Path, console: Console) -> bool:

@@ -26,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from mnemoscope.cache import building, cache_folder, is_whole
-from mnemoscope.config import CorpusConfig, ModelConfig, StudyConfig
+from mnemoscope.config import CorpusConfig, CountsConfig, ModelConfig, StudyConfig, TracesConfig
 from mnemoscope.errors import CorpusError
 from mnemoscope.ladder import Rung, Schedule, TrainingProgress, revision_name, train_ladder
 from mnemoscope.library import Source, digest, gather_sources
@@ -73,6 +73,10 @@ class Recipe:
     """The study's contexts, in tokens."""
     continuations: tuple[int, ...] = (8, 16, 32)
     """The study's continuations, in tokens."""
+    traced_contexts: tuple[int, ...] = (32,)
+    """Those of the contexts at which sequences are traced token by token."""
+    traced_continuation: int = 16
+    """That of the continuations whose matched tokens make the strata of the traced sample."""
     seed: int = 0
     """Decides the order of the stream, which documents are repeated, and the first weights."""
 
@@ -257,6 +261,8 @@ def demo_study(assets: DemoAssets) -> StudyConfig:
         control=CorpusConfig(path=str(assets.heldout), row_tokens=recipe.row_tokens),
         contexts=recipe.contexts,
         continuations=recipe.continuations,
+        traces=TracesConfig(contexts=recipe.traced_contexts, continuation=recipe.traced_continuation),
+        counts=CountsConfig(),
     )
 
 
@@ -324,7 +330,7 @@ def _assets(home: Path, recipe: Recipe) -> DemoAssets:
     )
 
 
-_STUDY_FIELDS = ("rungs_over_time", "contexts", "continuations")
+_STUDY_FIELDS = ("rungs_over_time", "contexts", "continuations", "traced_contexts", "traced_continuation")
 
 
 def _key(recipe: Recipe, sources: Sequence[Source]) -> str:

@@ -4,7 +4,7 @@
     analyses/NAME/TABLE.parquet     the tables behind it
     figures/FIGURE.svg, .png        drawn from them
 
-Reads scores, never a model; may be run again at any time, and replaces what it wrote.
+Reads scores, traces and counts, never a model; may be run again at any time, and replaces what it wrote.
 """
 
 from __future__ import annotations
@@ -13,48 +13,93 @@ import json
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import pyarrow as pa
+
+from mnemoscope.analyses import AnalysisResult
+from mnemoscope.analyses.embeddings import EmbeddingSample, EmbeddingsResult, embeddings
+from mnemoscope.analyses.entropy import EntropyResult, entropy
 from mnemoscope.analyses.factors import FactorsResult, ModelCounts, factors
+from mnemoscope.analyses.frequency import NGRAMS, FrequencyResult, frequency
 from mnemoscope.analyses.matches import count_matches
+from mnemoscope.analyses.pairs import count_pairs, same_cells
+from mnemoscope.analyses.samples import TraceSample, places
+from mnemoscope.analyses.transitions import PairedRun, RunPair, TransitionsResult, plan_pairs, transitions
+from mnemoscope.counts import read_counts
 from mnemoscope.files import write_atomically
 from mnemoscope.store import Run, Study, encode_table, read_scores
+from mnemoscope.traces import read_states, read_traces, traced_contexts, traced_continuation
 from mnemoscope.version import __version__
 
 FRAGILE_MARGIN: Final = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}
 """Logits: a path whose smallest top-1 to top-2 margin is below this may differ on another machine or batch."""
-_COLUMNS: Final = ("group", "context", "num_repeats", "first_mismatch", "matched", "smallest_margin")
+_COUNTED: Final = ("group", "context", "num_repeats", "first_mismatch", "matched", "smallest_margin")
+_PAIRED: Final = ("sequence_id", "group", "context", "offset", "num_repeats", "first_mismatch", "matched")
 
 
-def analyze(study: Study) -> FactorsResult:
-    """Memorization by size, context, continuation, repeats and training step, from the stored scores."""
-    return factors({label: _count(study, run) for label, run in study.runs.items()})
-
-
-def save_findings(study: Study, result: FactorsResult, *, figures: bool = True) -> list[Path]:
-    """Write a result and its tables into the study's folder, and draw it; the paths of the figures."""
-    folder = study.folder / "analyses"
-    for name, table in result.tables.items():
-        write_atomically(folder / "factors" / f"{name}.parquet", encode_table(table))
-    content = {
-        "finding": result.finding.sentence,
-        "verdict": result.finding.verdict,
-        "figures": dict(result.finding.figures),
-        "provenance": {
-            "mnemoscope": __version__,
-            "fingerprints": {label: run.fingerprint for label, run in study.runs.items()},
-            "fragile_margin_logits": {label: _fragile_margin(run) for label, run in study.runs.items()},
-        },
+def analyze(study: Study) -> dict[str, AnalysisResult]:
+    """Every analysis that the stored tables allow, by name: those of scores, of traces where a study has them, and of
+    corpus frequency where it has counts.
+    """
+    results: dict[str, AnalysisResult] = {
+        "factors": factors({label: _count(study, run) for label, run in study.runs.items()})
     }
-    write_atomically(folder / "factors.json", (json.dumps(content, indent=1) + "\n").encode())
-    if not figures:
-        return []
-    from mnemoscope.report.figures import save_figures
+    pairs = _pairs(study)
+    if pairs:
+        results["transitions"] = transitions(pairs)
+    if study.config.traces is not None:
+        results |= _analyze_traces(study)
+    return results
 
-    return save_figures(result, study.folder / "figures")
+
+def save_findings(study: Study, results: dict[str, AnalysisResult], *, figures: bool = True) -> list[Path]:
+    """Write the results and their tables into the study's folder, and draw them; the paths of the figures."""
+    folder, drawn = study.folder / "analyses", list[Path]()
+    for name, result in results.items():
+        for table_name, table in result.tables.items():
+            write_atomically(folder / name / f"{table_name}.parquet", encode_table(table))
+        content = {
+            "finding": result.finding.sentence,
+            "verdict": result.finding.verdict,
+            "figures": dict(result.finding.figures),
+            "provenance": _provenance(study),
+        }
+        write_atomically(folder / f"{name}.json", (json.dumps(content, indent=1) + "\n").encode())
+        if figures:
+            drawn += _draw(result, study.folder / "figures")
+    return drawn
+
+
+def _provenance(study: Study) -> dict[str, object]:
+    return {
+        "mnemoscope": __version__,
+        "fingerprints": {label: run.fingerprint for label, run in study.runs.items()},
+        "fragile_margin_logits": {label: _fragile_margin(run) for label, run in study.runs.items()},
+    }
+
+
+def _draw(result: AnalysisResult, folder: Path) -> list[Path]:
+    from mnemoscope.report.curve_figures import curve_specs
+    from mnemoscope.report.embedding_figures import embedding_specs
+    from mnemoscope.report.figures import figure_specs, save_specs
+    from mnemoscope.report.transition_figures import transition_specs
+
+    match result:
+        case FactorsResult():
+            return save_specs(figure_specs(result), folder)
+        case TransitionsResult():
+            return save_specs(transition_specs(result), folder)
+        case FrequencyResult() | EntropyResult():
+            return save_specs(curve_specs(result), folder)
+        case EmbeddingsResult():
+            return save_specs(embedding_specs(result), folder)
+        case _:
+            return []
 
 
 def _count(study: Study, run: Run) -> ModelCounts:
     identity = run.identity
-    tables = read_scores(study, run.label, columns=_COLUMNS)
+    tables = read_scores(study, run.label, columns=_COUNTED)
     return ModelCounts(
         label=run.label,
         source=run.source,
@@ -67,3 +112,78 @@ def _count(study: Study, run: Run) -> ModelCounts:
 
 def _fragile_margin(run: Run) -> float:
     return FRAGILE_MARGIN[run.identity.model.dtype]
+
+
+def _pairs(study: Study) -> list[RunPair]:
+    """The pairs of runs that are worth comparing, counted at every cell; none without match bits."""
+    if study.config.mode != "graded":
+        return []
+    runs = [
+        PairedRun(
+            label=run.label,
+            source=run.source,
+            num_non_embedding_parameters=run.identity.model.num_non_embedding_parameters,
+            training_step=run.training_step,
+        )
+        for run in study.runs.values()
+    ]
+    grid = study.config.grid
+    return [
+        RunPair(
+            relation=planned.relation,
+            run_from=planned.run_from,
+            run_to=planned.run_to,
+            counts=count_pairs(
+                read_scores(study, planned.run_from.label, columns=_PAIRED),
+                read_scores(study, planned.run_to.label, columns=_PAIRED),
+                grid=grid,
+                cells=same_cells(grid),
+            ),
+        )
+        for planned in plan_pairs(runs)
+    ]
+
+
+def _analyze_traces(study: Study) -> dict[str, AnalysisResult]:
+    """The analyses of the first traced context."""
+    context, continuation = traced_contexts(study.config)[0], traced_continuation(study.config)
+    tables = {label: read_traces(study.folder, label, context) for label in study.runs}
+    samples = {
+        label: TraceSample(
+            label=label,
+            num_non_embedding_parameters=run.identity.model.num_non_embedding_parameters,
+            training_step=run.training_step,
+            table=tables[label],
+        )
+        for label, run in study.runs.items()
+    }
+    counts = read_counts(study.folder)
+    results: dict[str, AnalysisResult] = {}
+    if study.config.counts is not None and set(NGRAMS) <= set(study.config.counts.ngrams):
+        results["frequency"] = frequency(samples, counts, continuation=continuation)
+    results["entropy"] = entropy(samples, counts, continuation=continuation)
+    results["embeddings"] = embeddings(
+        {
+            label: _embedding_sample(study, run, tables[label], counts, context=context, continuation=continuation)
+            for label, run in study.runs.items()
+        }
+    )
+    return results
+
+
+def _embedding_sample(
+    study: Study, run: Run, table: pa.Table, counts: pa.Table, *, context: int, continuation: int
+) -> EmbeddingSample:
+    states = read_states(study.folder, run.label, context)
+    return EmbeddingSample(
+        label=run.label,
+        num_non_embedding_parameters=run.identity.model.num_non_embedding_parameters,
+        training_step=run.training_step,
+        width=int(states.shape[2]),
+        num_matched=table["num_matched"].to_numpy().astype(np.int64),
+        group=np.array(table["group"].to_pylist(), dtype=np.str_),
+        cluster=counts["cluster"].to_numpy()[places(table, counts, run.label)],
+        design_weight=table["design_weight"].to_numpy(),
+        states=states[:, context - 1 : context - 1 + continuation],
+        context=context,
+    )

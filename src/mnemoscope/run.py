@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mnemoscope.config import Mode, ModelConfig, StudyConfig, load_study, resolve_paths
 from mnemoscope.corpus import Windows, check_vocabulary
+from mnemoscope.counts import plan_study_counts, write_counts
 from mnemoscope.engines import Engine
 from mnemoscope.engines.local import LocalEngine
 from mnemoscope.errors import ScoringError
@@ -75,6 +76,7 @@ def run_study(
     job = _Job(config, texts, folder, engine or LocalEngine(), progress or _say_nothing)
     for model in config.models:
         _run_model(job, model)
+    _count(job)
     study = open_study(folder)
     write_manifest(study, command=command, duration_seconds=time.monotonic() - began)
     return study
@@ -248,6 +250,21 @@ def _trace(job: _Job, run: Run, load: Callable[[], CausalLM]) -> None:
             job.progress(name, num_done, num_sequences)
 
         write_traces(plan, run, load(), job.texts, progress=tell)
+
+
+def _count(job: _Job) -> None:
+    """Count the traced sequences of all models in the corpus, unless that is done."""
+    study = open_study(job.folder)
+    plan = plan_study_counts(study, study.config)
+    if plan is None or plan.derived.is_current(plan.key):
+        return
+    remove_manifest(job.folder)
+    write_counts(
+        plan,
+        study.config.counts,
+        job.texts,
+        progress=lambda num_read, num_rows: job.progress("counts, rows of the corpus", num_read, num_rows),
+    )
 
 
 @final

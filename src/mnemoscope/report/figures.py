@@ -8,7 +8,7 @@ models go from small to large.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -66,11 +66,16 @@ def figure_specs(result: FactorsResult) -> dict[str, Spec]:
 
 
 def save_figures(result: FactorsResult, folder: Path) -> list[Path]:
-    """The paths of NAME.svg and NAME.png for each figure, each written whole or not at all."""
+    """The paths of the factors' figures, as `save_specs` writes them."""
+    return save_specs(figure_specs(result), folder)
+
+
+def save_specs(specs: Mapping[str, Spec], folder: Path) -> list[Path]:
+    """The paths of NAME.svg and NAME.png for each description, each written whole or not at all."""
     import vl_convert  # the renderer is heavy, and only drawing needs it
 
     paths: list[Path] = []
-    for name, spec in figure_specs(result).items():
+    for name, spec in specs.items():
         svg: str = vl_convert.vegalite_to_svg(spec)
         png: bytes = vl_convert.vegalite_to_png(spec, scale=PNG_SCALE)
         for path, content in ((folder / f"{name}.svg", svg.encode()), (folder / f"{name}.png", png)):

@@ -6,11 +6,12 @@ Numbers come from the result as they stand. Labels are shown as literal text: a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
+from mnemoscope.analyses import AnalysisResult
 from mnemoscope.analyses.factors import FactorsResult
 from mnemoscope.intervals import share_decimals
 from mnemoscope.report.layout import (
@@ -42,13 +43,25 @@ SMALL = "!"
 SMALL_CAPTION = "! fewer than 30 sequences"
 
 
-def print_tables(result: FactorsResult, console: Console) -> None:
-    """Prints every table that has rows, then the finding; as wide as the terminal, or as it needs to be in a pipe."""
-    for table in factor_tables(result, console_width(console)):
-        print_table(table, console)
+def print_results(results: Mapping[str, AnalysisResult], console: Console) -> None:
+    """Prints the factors' tables and then every finding, with its verdict on what was published."""
+    for result in results.values():
+        if isinstance(result, FactorsResult):
+            print_tables(result, console)
+    for name, result in results.items():
         console.print()
-    console.print(literal(result.finding.sentence), soft_wrap=not console.is_terminal)
+        console.print(literal(f"{name}: {result.finding.verdict}"), style="bold")
+        console.print(literal(result.finding.sentence), soft_wrap=not console.is_terminal)
+    console.print()
     console.print("Every cell, model and form is in the stored tables.", soft_wrap=not console.is_terminal)
+
+
+def print_tables(result: FactorsResult, console: Console) -> None:
+    """Prints every table that has rows; as wide as the terminal, or as it needs to be in a pipe."""
+    for number, table in enumerate(factor_tables(result, console_width(console))):
+        if number:
+            console.print()
+        print_table(table, console)
 
 
 def factor_tables(result: FactorsResult, width: int = PIPE_WIDTH) -> list[Table]:
