@@ -10,6 +10,8 @@ Reads scores, traces and counts, never a model; may be run again at any time, an
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -66,8 +68,25 @@ def save_findings(study: Study, results: dict[str, AnalysisResult], *, figures: 
         }
         write_atomically(folder / f"{name}.json", (json.dumps(content, indent=1) + "\n").encode())
         if figures:
-            drawn += _draw(result, study.folder / "figures")
+            drawn += _draw(_of_final_models(study, result), study.folder / "figures")
     return drawn
+
+
+def _of_final_models(study: Study, result: AnalysisResult) -> AnalysisResult:
+    """A result of curves, for its figures, without intermediate checkpoints: a panel each would bury the sizes."""
+    if not isinstance(result, FrequencyResult | EntropyResult):
+        return result
+    last: dict[str, tuple[float, str]] = {}
+    for run in study.runs.values():
+        step = math.inf if run.training_step is None else float(run.training_step)
+        last[run.source] = max(last.get(run.source, (-1.0, "")), (step, run.label))
+    labels = [label for _, label in last.values()]
+    kept = {
+        name: table.filter(pa.array(np.isin(table["model"].to_pylist(), labels)))
+        for name, table in result.tables.items()
+        if "model" in table.column_names
+    }
+    return replace(result, **kept)
 
 
 def _provenance(study: Study) -> dict[str, object]:

@@ -77,7 +77,7 @@ def save_specs(specs: Mapping[str, Spec], folder: Path) -> list[Path]:
     paths: list[Path] = []
     for name, spec in specs.items():
         svg: str = vl_convert.vegalite_to_svg(spec)
-        png: bytes = vl_convert.vegalite_to_png(spec, scale=PNG_SCALE)
+        png: bytes = vl_convert.svg_to_png(svg, scale=PNG_SCALE)  # laying out the description again takes as long
         for path, content in ((folder / f"{name}.svg", svg.encode()), (folder / f"{name}.png", png)):
             write_atomically(path, content)
             paths.append(path)
