@@ -396,3 +396,34 @@ def test_progress_in_a_pipe_is_a_line_a_quarter() -> None:
         assert text.getvalue().splitlines() == [
             f"training demo: step {step} of {total}, loss 1.50" for step in expected
         ]
+
+
+def test_tables_of_a_finished_study_are_kept_and_restored(tmp_path):
+    """What `keep_tables` took is what `restore_tables` gives back, byte for byte; never over a folder that is there."""
+    from mnemoscope.demo import demo_study, keep_tables, prepare, restore_tables
+    from mnemoscope.run import run_study
+
+    assets = prepare(tmp_path / "cache", recipe=RECIPE, sources=prose_sources(), num_processes=2)
+    config = demo_study(assets)
+    assert not restore_tables(assets, config, tmp_path / "first")
+    run_study(config, tmp_path / "first")
+    keep_tables(assets, config, tmp_path / "first")
+    assert restore_tables(assets, config, tmp_path / "second")
+    assert not restore_tables(assets, config, tmp_path / "second")
+
+    def tables(folder):
+        return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.parquet")}
+
+    assert tables(tmp_path / "first") == tables(tmp_path / "second")
+    assert len(tables(tmp_path / "first")) > 4
+    run_study(config, tmp_path / "second")  # finds everything there and undamaged
+    assert tables(tmp_path / "first") == tables(tmp_path / "second")
+
+
+def test_another_study_takes_nothing_from_the_cache(tmp_path):
+    """A study that differs in one setting finds no tables."""
+    from mnemoscope.demo import _kept_tables, demo_study, prepare
+
+    assets = prepare(tmp_path / "cache", recipe=RECIPE, sources=prose_sources(), num_processes=2)
+    config = demo_study(assets)
+    assert _kept_tables(assets, config) != _kept_tables(assets, replace(config, shard_rows=7))

@@ -47,8 +47,8 @@ def test_a_trace_holds_the_path_that_was_scored(study):
         assert weights[member].sum() == pytest.approx(60)
         assert weights[~member].sum() == pytest.approx(30)
         assert np.bincount(matched[member]).max() == 4
-        assert true.shape == (len(table), context + 12)
-        assert read_states(folder, "tiny", context).shape == (len(table), context + 11, 32)
+        assert true.shape == (len(table), context + 6)
+        assert read_states(folder, "tiny", context).shape == (len(table), context + 5, 32)
 
 
 def test_states_predict_the_generated_tokens(study):

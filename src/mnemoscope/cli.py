@@ -32,7 +32,9 @@ Lengths = Annotated[str, Parameter(group=_GRID)]
 
 
 @app.command
-def demo(*, out: Path = Path("mnemoscope-demo"), seed: int = 0) -> None:
+def demo(
+    *, out: Path = Path("mnemoscope-demo"), seed: int = 0, fresh: Annotated[bool, Parameter(negative="")] = False
+) -> None:
     """Train a ladder of small models on text that is on this machine, and run the whole study on them.
 
     Parameters
@@ -41,16 +43,22 @@ def demo(*, out: Path = Path("mnemoscope-demo"), seed: int = 0) -> None:
         Folder of the study; a finished one is shown again.
     seed
         Seed of the texts' choice, the order of training and the initial weights.
+    fresh
+        Score and trace anew, even where the cache has the tables of the same code, models and texts.
     """
     from dataclasses import replace
 
     from rich.console import Console
 
-    from mnemoscope.demo import Recipe, demo_study, prepare, training_display
+    from mnemoscope.demo import Recipe, demo_study, keep_tables, prepare, restore_tables, training_display
 
     with training_display(Console(stderr=True)) as progress:
         assets = prepare(recipe=replace(Recipe(), seed=seed), progress=progress)
-    _run(demo_study(assets), out)
+    config = demo_study(assets)
+    if not fresh and restore_tables(assets, config, out):
+        sys.stderr.write("scores and traces of this code, study and machine are taken from the cache (--fresh: anew)\n")
+    _run(config, out)
+    keep_tables(assets, config, out)
 
 
 @app.command

@@ -168,7 +168,7 @@ class TracesConfig:
     per_stratum: int = 200
     """Sequences per number of matched tokens, group and context; all where there are fewer."""
     continuation: int | None = None
-    """The n whose matched tokens make the strata; one of the study's (default: the smallest)."""
+    """The n whose matched tokens make the strata, and where traces end; one of the study's (default: the smallest)."""
     contexts: tuple[int, ...] | None = None
     """Contexts that are traced; some of the study's (default: the smallest)."""
     seed: int = 0

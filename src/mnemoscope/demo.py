@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import platform
+import shutil
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -25,11 +27,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from mnemoscope.cache import building, cache_folder, is_whole
-from mnemoscope.config import CorpusConfig, CountsConfig, ModelConfig, StudyConfig, TracesConfig
+from mnemoscope.cache import CHECKSUMS, building, cache_folder, is_whole
+from mnemoscope.config import CorpusConfig, CountsConfig, ModelConfig, StudyConfig, TracesConfig, dump_study
 from mnemoscope.errors import CorpusError
 from mnemoscope.ladder import Rung, Schedule, TrainingProgress, revision_name, train_ladder
 from mnemoscope.library import Source, digest, gather_sources
+from mnemoscope.store import STUDY_FILE
 
 RECIPE_VERSION = 1
 """Raised when this module or the training loop changes what comes out, so that old caches are left alone."""
@@ -67,9 +70,9 @@ class Recipe:
     """Documents taken from one file or help topic, so that none is the corpus; more only where they lack."""
     distinct_token_share: float = 0.35
     """Rows with a smaller share of different tokens are tables and rulers, predictable unseen: left out."""
-    rungs_over_time: tuple[str, ...] = ("demo-1.2M",)
+    rungs_over_time: tuple[str, ...] = ("demo-0.4M",)
     """The models of which the study scores every revision; of the others it scores the last."""
-    contexts: tuple[int, ...] = (8, 16, 32, 48)
+    contexts: tuple[int, ...] = (8, 16, 32)
     """The study's contexts, in tokens."""
     continuations: tuple[int, ...] = (8, 16, 32)
     """The study's continuations, in tokens."""
@@ -264,6 +267,41 @@ def demo_study(assets: DemoAssets) -> StudyConfig:
         traces=TracesConfig(contexts=recipe.traced_contexts, continuation=recipe.traced_continuation),
         counts=CountsConfig(),
     )
+
+
+def restore_tables(assets: DemoAssets, study: StudyConfig, folder: Path) -> bool:
+    """Whether the study's stored tables were taken from the cache into `folder`, which must not be there yet.
+
+    They are those of a run of the same code, study, texts, models and libraries; the run goes on from them, and
+    checks every one.
+    """
+    kept = _kept_tables(assets, study)
+    if folder.exists() or not is_whole(kept):
+        return False
+    shutil.copytree(kept, folder, ignore=shutil.ignore_patterns(CHECKSUMS))
+    return True
+
+
+def keep_tables(assets: DemoAssets, study: StudyConfig, folder: Path) -> None:
+    """Put a finished study's stored tables into the cache, for `restore_tables`."""
+    kept = _kept_tables(assets, study)
+    if is_whole(kept):
+        return
+    with building(kept) as temporary:
+        for name in ("scores", "traces", "counts"):
+            shutil.copytree(folder / name, temporary / name, ignore=shutil.ignore_patterns(".*"))
+        shutil.copy(folder / STUDY_FILE, temporary / STUDY_FILE)
+
+
+def _kept_tables(assets: DemoAssets, study: StudyConfig) -> Path:
+    """Where the tables lie that this code, on this kind of machine, makes of the study."""
+    package = Path(__file__).parent
+    code = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        code.update(digest(path.relative_to(package).as_posix()) + hashlib.sha256(path.read_bytes()).digest())
+    versions = [importlib.metadata.version(name) for name in ("torch", "transformers", "numpy", "pyarrow")]
+    facts = json.dumps([code.hexdigest(), dump_study(study), versions, platform.machine()])
+    return assets.stream.parent.parent / "studies" / hashlib.sha256(facts.encode()).hexdigest()[:16]
 
 
 @contextmanager

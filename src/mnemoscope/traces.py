@@ -1,7 +1,7 @@
 """The traces of a study on disk: which sequences, what is still to do, and how they are read again.
 
     traces/MODEL/kCONTEXT.parquet    one row per sampled sequence: per-token facts along its path (see `COLUMNS`)
-    traces/MODEL/kCONTEXT.npy        float16 [rows, k + n_max - 1, width]: last-layer states, memory-mapped on reading
+    traces/MODEL/kCONTEXT.npy        float16 [rows, k + n - 1, width]: last-layer states, memory-mapped on reading
     traces/MODEL/kCONTEXT.json       the record, written last
 
 Index i of a list is the token index in the window: i < k in the context, k + j the continuation's token j.
@@ -50,7 +50,7 @@ TOKEN_COLUMNS: Final[dict[str, tuple[pa.DataType, str]]] = {
     "rank": (pa.int32(), "tokens with a larger logit than the true one; -1 at index 0"),
     "margin": (pa.float32(), "logits, largest minus second largest; NaN at index 0"),
 }
-"""Lists of k + n_max entries."""
+"""Lists of k + n entries."""
 
 
 class TracePlan(NamedTuple):
@@ -58,6 +58,8 @@ class TracePlan(NamedTuple):
 
     derived: Derived
     context: int
+    continuation: int
+    """The reference n: traces end there."""
     samples: dict[str, Sample]
     """By group."""
     key: str
@@ -96,7 +98,8 @@ def plan_traces(study: Study, run: Run, config: StudyConfig) -> list[TracePlan]:
         }
         ids = {group: sample.sequence_id.tolist() for group, sample in samples.items()}
         key = key_of(run.fingerprint, asdict(settings), traced_continuation(config), context, ids)
-        plans.append(TracePlan(traces_of(study.folder, run.label, context), context, samples, key))
+        derived = traces_of(study.folder, run.label, context)
+        plans.append(TracePlan(derived, context, traced_continuation(config), samples, key))
     return plans
 
 
@@ -116,7 +119,7 @@ def write_traces(
     """Trace a plan's sequences, group by group, and commit them; `progress` hears of each part's sequences."""
     from mnemoscope.tracing import trace_sequences
 
-    grid = Grid(contexts=(plan.context,), continuations=(run.identity.grid.max_continuation,))
+    grid = Grid(contexts=(plan.context,), continuations=(plan.continuation,))
     width = int(model.network.get_output_embeddings().weight.shape[1])
     num_rows = sum(len(sample.sequence_id) for sample in plan.samples.values())
     rows_at_once = max(1, BYTES_AT_ONCE // (2 * 2 * width * grid.window_tokens))
@@ -154,7 +157,7 @@ def read_traces(folder: Path, label: str, context: int) -> pa.Table:
 
 
 def read_states(folder: Path, label: str, context: int) -> NDArray[np.float16]:
-    """The last-layer states, float16 [rows, k + n_max - 1, width], memory-mapped; index i predicts token i + 1."""
+    """The last-layer states, float16 [rows, k + n - 1, width], memory-mapped; index i predicts token i + 1."""
     return np.load(traces_of(folder, label, context).path(".npy"), mmap_mode="r", allow_pickle=False)
 
 
