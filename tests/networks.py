@@ -22,6 +22,17 @@ ARCHITECTURES: dict[str, Callable[[], Any]] = {
     "gemma2": lambda: hf.Gemma2ForCausalLM(  # scaled and softened logits, layers with a short sliding window
         hf.Gemma2Config(**WIDE, num_key_value_heads=2, head_dim=8, sliding_window=16, final_logit_softcapping=3.0)
     ),
+    "gpt_neo": lambda: hf.GPTNeoForCausalLM(  # local layers that mask by slot
+        hf.GPTNeoConfig(
+            **SHAPE,
+            hidden_size=32,
+            num_layers=2,
+            num_heads=4,
+            attention_types=[[["global", "local"], 1]],
+            window_size=24,
+            max_position_embeddings=128,
+        )
+    ),
     "cohere": lambda: hf.CohereForCausalLM(hf.CohereConfig(**WIDE, logit_scale=0.25)),
     "bloom": lambda: hf.BloomForCausalLM(hf.BloomConfig(**SHAPE, hidden_size=32, n_layer=2, n_head=4)),  # ALiBi
     "mamba": lambda: hf.MambaForCausalLM(  # recurrent: no keys and values at all

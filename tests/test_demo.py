@@ -378,10 +378,10 @@ def test_the_study_names_every_model_once_and_points_at_what_is_there(assets: de
 
 
 def test_the_default_recipe_fits_its_rows() -> None:
-    """The default grid needs a whole row and no more, and the ladder spans 0.1 to 3 million weights."""
+    """The default grid fits into a row, and the ladder spans 0.1 to 3 million weights."""
     recipe = Recipe()
     assert {*recipe.rungs_over_time} <= {rung.name for rung in recipe.rungs}
-    assert recipe.contexts[-1] + recipe.continuations[-1] == recipe.row_tokens
+    assert recipe.contexts[-1] + recipe.continuations[-1] <= recipe.row_tokens
     assert [rung.num_parameters for rung in recipe.rungs] == [98_304, 393_216, 1_228_800, 3_145_728]
     assert [repeats for repeats, _ in recipe.documents_by_repeats] == [1, 2, 4, 8, 16, 32, 64]
 

@@ -79,8 +79,8 @@ def test_sliding_window_shorter_than_the_sequence_decodes_by_whole_passes():
     """A window of 16 over 28 tokens: the shared-keys mask would see too much, so it is not used."""
     model = wrap_network(build("gemma2"))
     assert model.sliding_window == 16
-    assert not model.may_share_keys(GRID.window_tokens)
-    assert model.may_share_keys(16) == model.shares_keys
+    assert not model.may_share_keys(GRID)
+    assert model.may_share_keys(Grid(contexts=(2,), continuations=(4,))) == model.shares_keys
 
 
 @settings(max_examples=25, deadline=None)

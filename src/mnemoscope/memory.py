@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 
 from mnemoscope.config import Grid, Mode
+from mnemoscope.errors import ScoringError
 from mnemoscope.model import CausalLM
+
+T = TypeVar("T")
 
 MOST_SEQUENCES: Final = {"cpu": 32, "cuda": 256, "mps": 64}
 """Larger batches were no faster: on a CPU activations leave the cache, on an accelerator it is busy already."""
@@ -34,7 +38,7 @@ def bytes_per_sequence(model: CausalLM, grid: Grid, mode: Mode) -> int:
     activations = num_tokens * width * ACTIVATIONS_PER_TOKEN * item
     scores = heads * num_tokens * num_tokens * 4 if model.identity.attention == "eager" else 0
     logits = 0 if model.has_head else 2 * num_tokens * model.identity.vocab_size * 4
-    if mode == "exact" or not model.may_share_keys(num_tokens):
+    if mode == "exact" or not model.may_share_keys(grid):
         return activations + scores + logits
     layers = _first_int(config, "num_hidden_layers", "n_layer") or 1
     key_heads = _first_int(config, "num_key_value_heads") or heads
@@ -49,10 +53,37 @@ def bytes_per_sequence(model: CausalLM, grid: Grid, mode: Mode) -> int:
 def free_bytes(device: torch.device) -> int:
     """Bytes that can be allocated on a device now; on a CPU also within the container's limit."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # what an earlier model's tensors left is free too
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
     return min(_available_in_machine(), _available_in_container())
+
+
+def within_memory(model: CausalLM, batch_size: int, attempt: Callable[[int], T], *, window_tokens: int) -> T:
+    """What `attempt` gives with that many sequences per pass, or with half as many as often as memory runs out.
+
+    The model remembers what was too much. ScoringError where one sequence alone is too much.
+    """
+    while True:
+        limit = min(batch_size, model.batch_limit)
+        try:
+            return attempt(limit)
+        except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+            if not _is_out_of_memory(error):
+                raise
+            if limit == 1:
+                raise ScoringError(
+                    f"no memory for one sequence of {window_tokens} tokens; "
+                    "expected more memory, a smaller model or dtype"
+                ) from error
+        model.batch_limit = limit // 2
+        if model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _available_in_machine() -> int:
@@ -70,9 +101,11 @@ def _available_in_container() -> int:
     root = Path("/sys/fs/cgroup")
     try:
         limit, used = (root / "memory.max").read_text().strip(), (root / "memory.current").read_text().strip()
-    except OSError:
+        facts = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
         return 1 << 62
-    return 1 << 62 if limit == "max" else max(0, int(limit) - int(used))
+    reclaimable = int(facts.get("inactive_file", 0))  # pages of files that were read count as used, and are not
+    return 1 << 62 if limit == "max" else max(0, int(limit) - int(used) + reclaimable)
 
 
 def _first_int(config: Any, *names: str) -> int | None:

@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple, final
 import torch
 from torch import Tensor
 
-from mnemoscope.config import ModelConfig
+from mnemoscope.config import Grid, ModelConfig
 from mnemoscope.errors import ModelError
 from mnemoscope.identity import ModelIdentity
 
@@ -84,17 +84,25 @@ class CausalLM:
     @torch.inference_mode()
     def logits(self, hidden_PD: Tensor) -> Tensor:
         """Float32 logits [P, V] of picked last-layer states [P, D]."""
-        return (hidden_PD if self._head is None else self._head(hidden_PD)).float()
+        if self._head is None:
+            return hidden_PD.to(torch.float32, copy=True)  # the caller may write into what it gets
+        return self._head(hidden_PD).float()
 
-    def may_share_keys(self, num_tokens: int) -> bool:
-        """Whether sequences of that many tokens may be decoded over shared keys: no layer looks back less far."""
-        return self.shares_keys and (self.sliding_window is None or num_tokens <= self.sliding_window)
+    def may_share_keys(self, grid: Grid) -> bool:
+        """Whether a grid's sequences may be decoded over shared keys: no layer looks back over fewer slots.
+
+        Some layers with a window measure it in slots of the cache and not in positions, and slots are more.
+        """
+        num_slots = grid.window_tokens + len(grid.contexts) * grid.max_continuation
+        return self.shares_keys and (self.sliding_window is None or num_slots <= self.sliding_window)
 
     @property
     def sliding_window(self) -> int | None:
-        """Tokens a sliding-window layer looks back on; None where every layer sees everything."""
-        window = getattr(self.config, "sliding_window", None)
-        return window if isinstance(window, int) and getattr(self.config, "use_sliding_window", True) else None
+        """Tokens that the layer with the shortest view looks back on; None where every layer sees everything."""
+        names = ("sliding_window", "window_size", "attention_window_size", "attention_chunk_size", "local_attention")
+        windows = [getattr(self.config, name, None) for name in names]
+        known = [window for window in windows if isinstance(window, int) and window > 0]
+        return min(known) if known and getattr(self.config, "use_sliding_window", True) else None
 
 
 def load_model(config: ModelConfig, *, base: Path | None = None) -> CausalLM:
@@ -122,12 +130,12 @@ def wrap_network(
 ) -> CausalLM:
     """A CausalLM around a transformers network that is in memory already, such as one under training.
 
+    The network is put into evaluation mode; call its `train()` to go on training it.
+
     Without the hashes of its files, weights (names, dtypes, shapes and bytes) and settings are hashed in memory.
     """
     hashes = hashes or FileHashes(_hash_state(network), _hash_settings(network.config.to_dict()))
     network.eval()
-    for parameter in network.parameters():
-        parameter.requires_grad_(False)
     parameters = {id(p): p for p in network.parameters()}.values()
     output = network.get_output_embeddings()
     embeddings = {id(m.weight): m.weight for m in (network.get_input_embeddings(), output) if m is not None}
@@ -161,7 +169,8 @@ def locate(config: ModelConfig, *, base: Path | None = None) -> Path | None:
             )
         return None
     if config.revision is not None:
-        if not (folder / config.revision).is_dir():
+        inside = folder.resolve() in (folder / config.revision).resolve().parents
+        if not inside or not (folder / config.revision).is_dir():
             raise ModelError(
                 f"{folder}: no revision {config.revision!r}; expected a subfolder of that name in a local source"
             )
@@ -262,7 +271,7 @@ def _hash_state(network: Any) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -75,13 +75,19 @@ class GreedyReader:
         active = len(hidden_PD)
         for part in chunks(self._model, active):
             values_P2, tokens_P2 = self._model.logits(hidden_PD[part]).topk(2, dim=-1)
-            self._tokens[part, step] = tokens_P2[:, 0]
+            self._tokens[part, step] = greedy_token(values_P2, tokens_P2)
             self._margins[part, step] = values_P2[:, 0] - values_P2[:, 1]
         return self._tokens[:active, step]
 
     def decoded(self) -> Decoded:
         """What was read, on the host."""
         return Decoded(self._tokens.cpu().numpy(), self._margins.cpu().numpy())
+
+
+def greedy_token(values_P2: Tensor, tokens_P2: Tensor) -> Tensor:
+    """The first of the two best tokens [P]; of two with equal logits the lower id, as an argmax takes it."""
+    tied_P = values_P2[:, 0] == values_P2[:, 1]
+    return torch.where(tied_P, tokens_P2.amin(-1), tokens_P2[:, 0])
 
 
 def chunks(model: CausalLM, num_positions: int) -> Iterator[slice]:
@@ -104,7 +110,7 @@ class Rollouts(Generic[Reader]):
         batch_size: int,
     ) -> None:
         self._model, self._tokens_RW, self._make_reader, self._batch_size = model, tokens_RW, make_reader, batch_size
-        shares = model.may_share_keys(grid.window_tokens)
+        shares = model.may_share_keys(grid)
         self._pool = _RolloutPool(model, grid, batch_size=batch_size) if shares else None
 
     def new_cache(self) -> DynamicCache | None:

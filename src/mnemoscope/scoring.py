@@ -25,8 +25,9 @@ from transformers.cache_utils import DynamicCache
 from mnemoscope.config import Grid, Mode
 from mnemoscope.errors import ScoringError
 from mnemoscope.facts import MatchFacts
+from mnemoscope.memory import within_memory
 from mnemoscope.model import CausalLM
-from mnemoscope.rollouts import Branches, Decoded, GreedyReader, Rollouts, chunks
+from mnemoscope.rollouts import Branches, Decoded, GreedyReader, Rollouts, chunks, greedy_token
 
 
 class _Judged(NamedTuple):
@@ -123,29 +124,38 @@ def score_sequences(
     the number of sequences behind each finished batch (a negative number when starting over). ScoringError: logits
     that are NaN or infinite, or no memory for a single sequence.
     """
-    tokens_RW = np.ascontiguousarray(tokens_RW[:, : grid.window_tokens], dtype=np.int64)
-    while True:
-        num_done, limit = 0, min(batch_size, model.batch_limit)
-        paths = _Paths(len(tokens_RW), grid, mode)
+    tokens_RW = _checked(model, tokens_RW, grid)
+
+    def attempt(limit: int) -> MatchFacts:
+        paths, num_done = _Paths(len(tokens_RW), grid, mode), 0
         try:
             for num_sequences in _score_batches(model, tokens_RW, paths, batch_size=limit):
                 num_done += num_sequences
                 if progress is not None:
                     progress(num_sequences)
-            return paths.facts()
-        except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-            if not _is_out_of_memory(error):
-                raise
-            if limit == 1:
-                raise ScoringError(
-                    f"no memory for one sequence of {grid.window_tokens} tokens; "
-                    "expected more memory, a smaller model or dtype"
-                ) from error
-        if progress is not None and num_done:
-            progress(-num_done)
-        model.batch_limit = limit // 2
-        if model.device.type == "cuda":
-            torch.cuda.empty_cache()
+        except BaseException:
+            if progress is not None and num_done:
+                progress(-num_done)
+            raise
+        return paths.facts()
+
+    return within_memory(model, batch_size, attempt, window_tokens=grid.window_tokens)
+
+
+def _checked(model: CausalLM, tokens_RW: NDArray[np.int64], grid: Grid) -> NDArray[np.int64]:
+    """The windows that the grid needs, int64 [R, W]."""
+    if tokens_RW.ndim != 2 or tokens_RW.shape[1] < grid.window_tokens:
+        raise ScoringError(
+            f"tokens of shape {list(tokens_RW.shape)} given; expected [sequences, {grid.window_tokens} or more tokens]"
+        )
+    tokens_RW = np.ascontiguousarray(tokens_RW[:, : grid.window_tokens], dtype=np.int64)
+    vocab_size = model.identity.vocab_size
+    if tokens_RW.size and not 0 <= tokens_RW.min() <= tokens_RW.max() < vocab_size:
+        row = int(np.argmax(((tokens_RW < 0) | (tokens_RW >= vocab_size)).any(axis=1)))
+        raise ScoringError(
+            f"row {row} has token ids outside the vocabulary of {vocab_size}; expected ids below it", row
+        )
+    return tokens_RW
 
 
 def first_miss(hit_Bn: NDArray[np.bool_]) -> NDArray[np.int32]:
@@ -207,9 +217,18 @@ def _read_truth(model: CausalLM, hidden_PD: Tensor, truth_P: Tensor) -> tuple[Te
         truth_logit_P1 = logits_PV.gather(1, truth_P1)
         log_probabilities.append(-F.cross_entropy(logits_PV, truth_P1[:, 0], reduction="none"))
         rival_P1 = logits_PV.scatter_(1, truth_P1, -torch.inf).amax(1, keepdim=True)
-        hits.append(truth_logit_P1 >= rival_P1)
+        hits.append(_is_greedy(truth_P1, truth_logit_P1, rival_P1, logits_PV))
         margins.append(torch.where(hits[-1], truth_logit_P1 - rival_P1, torch.inf))
     return torch.cat(hits)[:, 0], torch.cat(log_probabilities), torch.cat(margins)[:, 0]
+
+
+def _is_greedy(truth_P1: Tensor, truth_logit_P1: Tensor, rival_P1: Tensor, rivals_PV: Tensor) -> Tensor:
+    """Whether greedy decoding takes the truth: its logit is the largest, and of equal ones the lowest id wins."""
+    hit_P1 = truth_logit_P1 > rival_P1
+    tied_P = (truth_logit_P1 == rival_P1)[:, 0]
+    if bool(tied_P.any()):  # common in half precision only
+        hit_P1[tied_P] = truth_P1[tied_P] < rivals_PV[tied_P].argmax(-1, keepdim=True)
+    return hit_P1
 
 
 def _read_misses(model: CausalLM, hidden_PD: Tensor, truth_P: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,8 +240,9 @@ def _read_misses(model: CausalLM, hidden_PD: Tensor, truth_P: Tensor) -> tuple[T
     choices, margins = [], []
     for part in chunks(model, len(truth_P)):
         values_P2, tokens_P2 = model.logits(hidden_PD[part]).topk(2, dim=-1)
-        is_truth_P = tokens_P2[:, 0] == truth_P[part]
-        choices.append(torch.where(is_truth_P, tokens_P2[:, 1], tokens_P2[:, 0]))
+        first_P = greedy_token(values_P2, tokens_P2)
+        other_P = tokens_P2.sum(-1) - first_P
+        choices.append(torch.where(first_P == truth_P[part], other_P, first_P))
         margins.append(values_P2[:, 0] - values_P2[:, 1])
     return torch.cat(choices), torch.cat(margins)
 
@@ -268,7 +288,3 @@ def _check_finite(log_probability_BJ: NDArray[np.float32], *, first_row: int, fi
             "expected numbers (damaged weights, or a precision too low: try dtype float32)",
             row=first_row + row,
         )
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -21,7 +21,7 @@ from transformers.cache_utils import DynamicCache
 from mnemoscope.config import Grid
 from mnemoscope.errors import ModelError
 from mnemoscope.model import CausalLM
-from mnemoscope.rollouts import Branches, Rollouts, chunks
+from mnemoscope.rollouts import Branches, Rollouts, chunks, greedy_token
 from mnemoscope.scoring import find_branches, first_miss, rollout_places
 
 
@@ -195,7 +195,7 @@ def _read_chunk(logits_PV: Tensor, truth_P: Tensor) -> TokenFacts:
     mean_P = (weights_PV * shifted_PV.nan_to_num(neginf=0.0)).sum(-1) / total_P
     log_total_P = total_P.log()
     return TokenFacts(
-        generated_token=tokens_P2[:, 0].to(torch.int32).cpu().numpy(),
+        generated_token=greedy_token(top_P2, tokens_P2).to(torch.int32).cpu().numpy(),
         entropy=(log_total_P - mean_P).cpu().numpy(),
         log_probability=(truth_logit_P1[:, 0] - top_P2[:, 0] - log_total_P).cpu().numpy(),
         rank=rank_P.to(torch.int32).cpu().numpy(),
