@@ -192,7 +192,7 @@ def test_specs_are_json():
 
 def printed(result, **settings):
     file = io.StringIO()
-    tables.print_tables(result, Console(file=file, **settings))
+    tables.print_results({"factors": result}, Console(file=file, **settings))
     return file.getvalue()
 
 
@@ -279,7 +279,9 @@ def test_nothing_is_printed_of_nothing():
             )
         }
     )
-    assert printed(bare).splitlines()[0] == "No member sequences were scored."
+    shown = printed(bare)
+    assert "No member sequences were scored." in shown
+    assert "Coverage" not in shown
     one = printed(study(["a"], control=False, cells=((32, 16), (64, 16))))
     assert "Trends of the memorized share: by length in a, the other shortest" in one
 

@@ -249,3 +249,28 @@ def test_contexts_share_a_first_mismatch():
     rows, places = first_misses(hits, grid)
     assert rows.tolist() == [0, 0]
     assert (places + 2).tolist() == [5, 7]
+
+
+def test_equal_logits_go_to_the_lowest_id_as_in_generate():
+    """With every logit equal the greedy token is id 0: a truth of 0 matches, any other does not."""
+    network = build("gpt_neox")
+    with torch.no_grad():
+        network.lm_head.weight.zero_()
+    tokens_RW = np.zeros((2, GRID.window_tokens), np.int64)
+    tokens_RW[1] = 3
+    expected = generate(network, tokens_RW[:, :4], 12)
+    facts = score_sequences(wrap_network(network), tokens_RW, GRID, mode="graded", batch_size=2)
+    assert (expected == 0).all()
+    assert facts.matched_RCn[0].all()
+    assert not facts.matched_RCn[1].any()
+    assert (facts.smallest_margin_RCN == 0).all()
+
+
+def test_tokens_that_cannot_be_scored_are_refused():
+    """Too short windows and ids beyond the vocabulary are named, not indexed with."""
+    with pytest.raises(ScoringError, match=r"shape \[2, 9\] given; expected \[sequences, 28 or more tokens\]"):
+        score_sequences(MODEL, np.zeros((2, 9), np.int64), GRID, mode="exact", batch_size=2)
+    tokens_RW = np.zeros((3, GRID.window_tokens), np.int64)
+    tokens_RW[1, 5] = 97
+    with pytest.raises(ScoringError, match="row 1 has token ids outside the vocabulary"):
+        score_sequences(MODEL, tokens_RW, GRID, mode="exact", batch_size=2)

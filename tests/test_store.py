@@ -107,7 +107,7 @@ def make_folder(folder: Path, run: Run) -> Path:
         continuations=GRID.continuations,
         shard_rows=2,
     )
-    register_models(folder, config, replacing=[])
+    register_models(folder, config, replacing=[], before_change=lambda: None)
     begin_run(folder, run)
     commit_shard(folder, run, SHARD, make_table(run), num_short=0)
     return folder
@@ -285,7 +285,7 @@ def test_models_of_a_study_share_its_grid(tmp_path):
         begin_run(folder, make_run("other", shard_rows=3))
     begin_run(folder, make_run("other", batch_size=7))
     config = replace(open_study(folder).config, models=(ModelConfig(source="/y", name="other"),))
-    register_models(folder, config, replacing=["other"])
+    register_models(folder, config, replacing=["other"], before_change=lambda: None)
     assert list(open_study(folder).runs) == ["tiny", "other"]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mnemoscope.config import CorpusConfig, ModelConfig, StudyConfig, TracesConfig, dump_study, load_study
-from mnemoscope.errors import ConfigError
+from mnemoscope.errors import ConfigError, ModelError
 from mnemoscope.run import run_study
 from mnemoscope.traces import read_states, read_traces, traces_of
 from networks import build, plant_sequences
@@ -108,3 +109,51 @@ def test_traces_that_the_scores_cannot_give_are_refused(study, changes, message)
     """Strata need match bits; context and continuation must be the study's."""
     with pytest.raises(ConfigError, match=message):
         replace(study[1], **changes)
+
+
+def test_a_model_added_without_traces_leaves_the_others_alone(study, tmp_path):
+    """Scoring a further model into a traced study keeps its [traces]; analyses go on with the models that have some."""
+    from mnemoscope.findings import analyze
+    from mnemoscope.store import open_study
+
+    folder, config = study
+    copy = tmp_path / "study"
+    shutil.copytree(folder, copy)
+    build("gpt_neox", seed=9).save_pretrained(tmp_path / "other")
+    other = replace(config, models=(ModelConfig(source=str(tmp_path / "other"), device="cpu"),), traces=None)
+    run_study(other, copy)
+    opened = open_study(copy)
+    assert opened.config.traces == config.traces
+    assert set(opened.runs) == {"tiny", "other"}
+    results = analyze(opened)
+    assert {"factors", "transitions", "entropy", "embeddings"} <= set(results)
+    assert set(results["entropy"].tables["strata"]["model"].to_pylist()) == {"tiny"}
+
+
+def test_a_model_that_is_not_there_is_refused_before_the_first_is_scored(study, tmp_path):
+    """A misspelt second model costs nothing: no folder is written, and the corrected study finds no trace of it."""
+    _, config = study
+    typo = ModelConfig(source=str(tmp_path / "typo"), device="cpu")
+    with pytest.raises(ModelError, match="no such folder"):
+        run_study(replace(config, models=(*config.models, typo)), tmp_path / "study")
+    assert not (tmp_path / "study").exists()
+
+
+def test_models_of_two_tokenizers_are_not_studied_together(tmp_path):
+    """The ids of one model's tokenizer mean other words to a model of another."""
+    from tokenizers import Tokenizer, models
+
+    words = [f"w{i}" for i in range(40)]
+    for name, order in (("one", words), ("two", words[::-1])):
+        build("gpt_neox").save_pretrained(tmp_path / name)
+        tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(order)}, unk_token="w0"))
+        tokenizer.save(str(tmp_path / name / "tokenizer.json"))
+    np.save(tmp_path / "rows.npy", np.zeros((4, 24), np.int64))
+    config = StudyConfig(
+        models=tuple(ModelConfig(source=str(tmp_path / name), device="cpu") for name in ("one", "two")),
+        corpus=CorpusConfig(path=str(tmp_path / "rows.npy")),
+        contexts=(4,),
+        continuations=(4,),
+    )
+    with pytest.raises(ModelError, match=r"two: its tokenizer.json gives other ids"):
+        run_study(config, tmp_path / "study")

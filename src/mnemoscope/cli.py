@@ -263,13 +263,19 @@ def _verify(folder: Path, console: Console) -> bool:
     from mnemoscope.coverage import audit_coverage
     from mnemoscope.store import find_damage, open_study
 
-    opened, sound = open_study(folder), True
+    opened = open_study(folder)
+    sound = len(opened.runs) == len(opened.config.models)
     for label, run in opened.runs.items():
         damaged = find_damage(folder, run)
-        coverage = audit_coverage(opened, label)
-        sound = sound and not damaged and coverage.is_complete
         for damage in damaged:
-            console.print(f"{label}: shard {damage.shard.name} is damaged: {damage.reason}", markup=False)
+            console.print(
+                f"{label}: shard {damage.shard.name} is damaged: {damage.reason}", markup=False, soft_wrap=True
+            )
+        if damaged:
+            sound = False
+            continue
+        coverage = audit_coverage(opened, label)
+        sound = sound and coverage.is_complete
         console.print(
             f"{label}: {coverage.num_expected:,} rows expected, {coverage.num_missing:,} missing, "
             f"{coverage.num_doubled:,} doubled, {coverage.num_alien:,} alien; "
@@ -290,7 +296,7 @@ def _like(reading: CorpusConfig, paths: list[str]) -> CorpusConfig:
     """The control: other files, read the same way, all of their rows."""
     from dataclasses import replace
 
-    return replace(reading, path=tuple(paths), sequences=None)
+    return replace(reading, path=tuple(paths), sequences=None, sample=None)
 
 
 def _lengths(option: str, text: str) -> tuple[int, ...]:

@@ -189,7 +189,9 @@ class CountsConfig:
     """Lengths of the n-grams whose corpus frequency is counted at every index, in tokens."""
 
     def __post_init__(self) -> None:
-        if not self.ngrams or min(self.ngrams) < 1 or list(self.ngrams) != sorted(set(self.ngrams)):
+        if not {1, 2} <= set(self.ngrams):
+            raise ConfigError(f"ngrams: {list(self.ngrams)} given; expected 1 and 2 among them, which are analysed")
+        if min(self.ngrams) < 1 or list(self.ngrams) != sorted(set(self.ngrams)):
             raise ConfigError(
                 f"ngrams: {list(self.ngrams)} given; expected positive lengths in ascending order, each once"
             )

@@ -24,7 +24,8 @@ from mnemoscope.derived import Derived, key_of
 from mnemoscope.errors import StoreError
 from mnemoscope.store import Study, encode_table
 from mnemoscope.texts import GroupText
-from mnemoscope.traces import read_traces, traced_contexts
+from mnemoscope.traces import has_traces, read_traces, traced_contexts
+from mnemoscope.version import __version__
 
 
 class CountPlan(NamedTuple):
@@ -42,6 +43,8 @@ def plan_study_counts(study: Study, config: StudyConfig) -> CountPlan | None:
     sampled: set[tuple[str, int, int]] = set()
     for label in study.runs:
         for context in traced_contexts(config):
+            if not has_traces(study.folder, label, context):
+                continue
             table = read_traces(study.folder, label, context)
             names = ("group", "sequence_id", "offset")
             sampled |= set(zip(*(table[name].to_pylist() for name in names), strict=True))
@@ -53,7 +56,7 @@ def plan_study_counts(study: Study, config: StudyConfig) -> CountPlan | None:
     )
     corpora = {group: facts.corpus for run in study.runs.values() for group, facts in run.identity.groups.items()}
     ngrams = None if config.counts is None else config.counts.ngrams
-    key = key_of("counts", corpora, config.grid.window_tokens, ngrams, [list(row) for row in ordered])
+    key = key_of("counts", __version__, corpora, config.grid.window_tokens, ngrams, [list(row) for row in ordered])
     return CountPlan(Derived(study.folder / "counts", "counts"), rows, key)
 
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mnemoscope.errors import StoreError
 from mnemoscope.shards import ShardRange
 from mnemoscope.store import Run, Study, outstanding_shards, read_shard, run_folder
 from mnemoscope.texts import GroupText, open_texts
@@ -96,5 +98,12 @@ def _count_strays(folder: Path, run: Run) -> Coverage:
     """Rows of table files that no shard of the plan names, yet a reader of the whole folder would take in."""
     planned = {f"{shard.name}.parquet" for shard in run.shards}
     found = run_folder(folder, run.label).glob("*.parquet")
-    rows = [pq.read_metadata(path).num_rows for path in sorted(found) if path.name not in planned]
-    return replace(_NOTHING, num_alien=sum(rows))
+    strays = [path for path in sorted(found) if path.name not in planned]
+    return replace(_NOTHING, num_alien=sum(_num_rows(path) for path in strays))
+
+
+def _num_rows(path: Path) -> int:
+    try:
+        return pq.read_metadata(path).num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"{path}: no shard of this run, and not readable ({error}); remove it") from error

@@ -8,6 +8,7 @@ What follows from other facts than it did is replaced, not refused: unlike score
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -54,17 +55,24 @@ class Derived:
         for suffix, write in writers.items():
             path = self.path(suffix)
             temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
-            with telling_refusals(path):
+            with telling_refusals(path), temporary.open("xb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # so that nobody takes it for a dead run's
                 try:
                     write(temporary)
-                    with temporary.open("rb") as file:
-                        os.fsync(file.fileno())
+                    os.fsync(file.fileno())
                     facts[suffix] = {"bytes": temporary.stat().st_size, "sha256": hash_file(temporary)}
                     temporary.replace(path)
                 finally:
                     temporary.unlink(missing_ok=True)
         sync_folder(self.folder)
         write_atomically(record, (json.dumps({"key": key, "files": facts}, indent=1) + "\n").encode())
+
+
+def reserve(path: Path) -> None:
+    """Have the disk set a file's whole size aside now: a mapped file meets a full disk with a signal, not an error."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def key_of(*facts: Any) -> str:

@@ -30,7 +30,7 @@ from mnemoscope.analyses.transitions import PairedRun, RunPair, TransitionsResul
 from mnemoscope.counts import read_counts
 from mnemoscope.files import write_atomically
 from mnemoscope.store import Run, Study, encode_table, read_scores
-from mnemoscope.traces import read_states, read_traces, traced_contexts, traced_continuation
+from mnemoscope.traces import has_traces, read_states, read_traces, traced_contexts, traced_continuation
 from mnemoscope.version import __version__
 
 FRAGILE_MARGIN: Final = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}
@@ -76,17 +76,20 @@ def _of_final_models(study: Study, result: AnalysisResult) -> AnalysisResult:
     """A result of curves, for its figures, without intermediate checkpoints: a panel each would bury the sizes."""
     if not isinstance(result, FrequencyResult | EntropyResult):
         return result
-    last: dict[str, tuple[float, str]] = {}
+    last: dict[str, float] = {}
     for run in study.runs.values():
-        step = math.inf if run.training_step is None else float(run.training_step)
-        last[run.source] = max(last.get(run.source, (-1.0, "")), (step, run.label))
-    labels = [label for _, label in last.values()]
+        last[run.source] = max(last.get(run.source, -1.0), _step_rank(run))
+    labels = [run.label for run in study.runs.values() if _step_rank(run) == last[run.source]]
     kept = {
         name: table.filter(pa.array(np.isin(table["model"].to_pylist(), labels)))
         for name, table in result.tables.items()
         if "model" in table.column_names
     }
     return replace(result, **kept)
+
+
+def _step_rank(run: Run) -> float:
+    return math.inf if run.training_step is None else run.training_step
 
 
 def _provenance(study: Study) -> dict[str, object]:
@@ -166,7 +169,10 @@ def _pairs(study: Study) -> list[RunPair]:
 def _analyze_traces(study: Study) -> dict[str, AnalysisResult]:
     """The analyses of the first traced context."""
     context, continuation = traced_contexts(study.config)[0], traced_continuation(study.config)
-    tables = {label: read_traces(study.folder, label, context) for label in study.runs}
+    runs = {label: run for label, run in study.runs.items() if has_traces(study.folder, label, context)}
+    if not runs:
+        return {}
+    tables = {label: read_traces(study.folder, label, context) for label in runs}
     samples = {
         label: TraceSample(
             label=label,
@@ -174,7 +180,7 @@ def _analyze_traces(study: Study) -> dict[str, AnalysisResult]:
             training_step=run.training_step,
             table=tables[label],
         )
-        for label, run in study.runs.items()
+        for label, run in runs.items()
     }
     counts = read_counts(study.folder)
     results: dict[str, AnalysisResult] = {}
@@ -184,7 +190,7 @@ def _analyze_traces(study: Study) -> dict[str, AnalysisResult]:
     results["embeddings"] = embeddings(
         {
             label: _embedding_sample(study, run, tables[label], counts, context=context, continuation=continuation)
-            for label, run in study.runs.items()
+            for label, run in runs.items()
         }
     )
     return results

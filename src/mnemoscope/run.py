@@ -1,7 +1,8 @@
 """What is still to do of a study -> an engine -> the store. Resumes what a killed run has left.
 
 Everything that can be refused is refused before anything is written. What a shard holds depends on the run's
-identity and its own range alone, so a study that was killed and finished is the same, bit for bit.
+identity and its own range alone, so a study that was killed and finished is the same, bit for bit (but for the last
+digits of floats where memory ran out in one of the runs and its batches were halved).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from mnemoscope.corpus import Windows, check_vocabulary
 from mnemoscope.counts import plan_study_counts, write_counts
 from mnemoscope.engines import Engine
 from mnemoscope.engines.local import LocalEngine
-from mnemoscope.errors import ScoringError
+from mnemoscope.errors import ModelError, ScoringError
 from mnemoscope.facts import MatchFacts
 from mnemoscope.files import remove_abandoned
 from mnemoscope.identity import ModelIdentity, RunIdentity
@@ -58,7 +59,7 @@ _log = logging.getLogger(__name__)
 
 def run_study(
     config: StudyConfig,
-    folder: Path,
+    folder: Path | str,
     *,
     engine: Engine | None = None,
     progress: Progress | None = None,
@@ -69,8 +70,9 @@ def run_study(
     Models are added to those of a study that lies there. Relative paths are taken from the working directory.
     Raises StoreError for a folder of another run, and what the corpora and models raise. `command` is recorded.
     """
-    began = time.monotonic()
+    began, folder = time.monotonic(), Path(folder)
     config = resolve_paths(config, Path.cwd())
+    _check_sources(config)
     first = load_study(folder / STUDY_FILE).models if (folder / STUDY_FILE).is_file() else config.models
     texts = open_texts(config, first_model=first[0])
     job = _Job(config, texts, folder, engine or LocalEngine(), progress or _say_nothing)
@@ -78,8 +80,17 @@ def run_study(
         _run_model(job, model)
     _count(job)
     study = open_study(folder)
-    write_manifest(study, command=command, duration_seconds=time.monotonic() - began)
+    if not write_manifest(study, command=command, duration_seconds=time.monotonic() - began):
+        _log.warning("%s: models of its study.toml are not complete; no manifest is written", folder)
     return study
+
+
+def _check_sources(config: StudyConfig) -> None:
+    """Refuse a model folder that is not there or not safe before the first model is scored, not after."""
+    from mnemoscope.model import locate
+
+    for model in config.models:
+        locate(model)
 
 
 class _Job(NamedTuple):
@@ -98,7 +109,7 @@ def _run_model(job: _Job, model_config: ModelConfig) -> None:
     there = read_run(job.folder, model_config.label)
     if there is not None and _is_finished(job, model_config, there):
         _remove_leftovers(job.folder, there)
-        register_models(job.folder, job.config, replacing=[model_config.label])
+        _register(job, model_config.label)
         _trace(job, there, load)
         return
     model = load()
@@ -108,13 +119,24 @@ def _run_model(job: _Job, model_config: ModelConfig) -> None:
         for text in job.texts.values():
             check_fit(text, run.identity.model, label=run.label)
             _check_logits(text, run, model)
+            _check_tokenizer(text, model_config)
+        if job.config.traces is not None and not model.has_head:
+            raise ModelError(
+                f"{run.label}: its logits are no plain function of its last-layer states, so it cannot be traced; "
+                "expected a study without [traces]"
+            )
     remove_manifest(job.folder)
-    register_models(job.folder, job.config, replacing=[run.label])
+    _register(job, run.label)
     begin_run(job.folder, run)
     _remove_leftovers(job.folder, run)
     _set_damage_aside(job.folder, run)
     _score(job, run, model)
     _trace(job, run, load)
+
+
+def _register(job: _Job, label: str) -> None:
+    """Enter a model into study.toml; the manifest does not outlive what it was written for."""
+    register_models(job.folder, job.config, replacing=[label], before_change=lambda: remove_manifest(job.folder))
 
 
 def _is_finished(job: _Job, model: ModelConfig, there: Run) -> bool:
@@ -132,6 +154,23 @@ def _is_finished(job: _Job, model: ModelConfig, there: Run) -> bool:
         return False
     folder = find_files(model)
     return folder is not None and hash_files(folder) == FileHashes(stored.weights_sha256, stored.config_sha256)
+
+
+def _check_tokenizer(text: GroupText, config: ModelConfig) -> None:
+    """Refuse a model that was trained with another tokenizer than the text's, where both are known."""
+    from tokenizers import Tokenizer
+
+    from mnemoscope.model import find_files
+
+    folder = find_files(config)
+    own = None if folder is None else folder / "tokenizer.json"
+    if text.corpus.tokenizer is None or own is None or not own.is_file():
+        return
+    if Tokenizer.from_file(str(own)).get_vocab() != text.corpus.tokenizer.get_vocab():
+        raise ModelError(
+            f"{config.label}: its tokenizer.json gives other ids than the tokenizer of {text.config.paths[0]}; "
+            "expected models of one tokenizer in a study (set the corpus's `tokenizer`, or study the model apart)"
+        )
 
 
 def _check_logits(text: GroupText, run: Run, model: CausalLM) -> None:
@@ -199,7 +238,8 @@ def _describe_run(job: _Job, model: ModelConfig, identity: ModelIdentity, batch_
 
 def _remove_leftovers(folder: Path, run: Run) -> None:
     """Remove the temporary files of dead runs."""
-    for each in (folder, run_folder(folder, run.label)):
+    kept = (run_folder(folder, run.label), folder / "traces" / run.label, folder / "counts")
+    for each in (folder, *kept, folder / "analyses", folder / "figures"):
         remove_abandoned(each)
 
 

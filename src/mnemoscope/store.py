@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeVar
@@ -123,8 +123,9 @@ class Damage(NamedTuple):
     reason: str
 
 
-def open_study(folder: Path) -> Study:
+def open_study(folder: Path | str) -> Study:
     """The study in a folder; StoreError where the folder holds none or its run files are damaged."""
+    folder = Path(folder)
     if not (folder / STUDY_FILE).is_file():
         raise StoreError(f"{folder}: no {STUDY_FILE}; expected the results folder of a study")
     config = load_study(folder / STUDY_FILE)
@@ -169,15 +170,30 @@ def _another_run(folder: Path, label: str, differences: Sequence[str]) -> StoreE
     )
 
 
-def register_models(folder: Path, config: StudyConfig, *, replacing: Sequence[str]) -> None:
-    """Write study.toml: the models that stand there, those in `replacing` anew, and the new ones behind."""
+def register_models(
+    folder: Path, config: StudyConfig, *, replacing: Sequence[str], before_change: Callable[[], None]
+) -> None:
+    """Write study.toml: the models that have a run there, those in `replacing` anew, and the new ones behind.
+
+    A model that never began and is not asked for any more is forgotten; sections [traces] and [counts] that are there
+    stay when `config` has none. `before_change` is called if the file is about to say something else.
+    """
     path = folder / STUDY_FILE
-    there = load_study(path).models if path.is_file() else ()
+    there = load_study(path) if path.is_file() else None
     given = {model.label: model for model in config.models}
-    models = {model.label: given[model.label] if model.label in replacing else model for model in there}
-    merged = replace(config, models=tuple((given | models)[label] for label in models | given))
+    began = [
+        model for model in (there.models if there else ()) if read_run(folder, model.label) or model.label in given
+    ]
+    models = {model.label: given[model.label] if model.label in replacing else model for model in began}
+    merged = replace(
+        config,
+        models=tuple((given | models)[label] for label in models | given),
+        traces=config.traces or (there.traces if there else None),
+        counts=config.counts or (there.counts if there else None),
+    )
     content = dump_study(merged).encode()
     if not path.is_file() or path.read_bytes() != content:
+        before_change()
         write_atomically(path, content)
 
 

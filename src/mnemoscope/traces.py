@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mnemoscope.config import Grid, StudyConfig, TracesConfig
-from mnemoscope.derived import Derived, key_of
+from mnemoscope.derived import Derived, key_of, reserve
+from mnemoscope.errors import StoreError
 from mnemoscope.sampling import Sample, draw_sample
 from mnemoscope.store import GROUPS, Run, Study, encode_table, read_scores
 from mnemoscope.texts import GroupText
@@ -117,6 +118,7 @@ def write_traces(
     progress: Callable[[int], None] = lambda num_sequences: None,
 ) -> None:
     """Trace a plan's sequences, group by group, and commit them; `progress` hears of each part's sequences."""
+    from mnemoscope.memory import within_memory
     from mnemoscope.tracing import trace_sequences
 
     grid = Grid(contexts=(plan.context,), continuations=(plan.continuation,))
@@ -128,12 +130,18 @@ def write_traces(
     def write_states(path: Path) -> None:
         shape = (num_rows, grid.window_tokens - 1, width)
         states = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+        reserve(path)
         first = 0
         for group, sample in plan.samples.items():
             for start in range(0, len(sample.sequence_id), rows_at_once):
                 part = sample.part(slice(start, start + rows_at_once))
                 tokens_RW = texts[group].read(part.sequence_id, short_rows="skip").tokens[:, : grid.window_tokens]
-                traces = trace_sequences(model, tokens_RW, grid, batch_size=run.identity.batch_size)
+                traces = within_memory(
+                    model,
+                    run.identity.batch_size,
+                    lambda limit, tokens_RW=tokens_RW: trace_sequences(model, tokens_RW, grid, batch_size=limit),
+                    window_tokens=grid.window_tokens,
+                )
                 rows = slice(first, first + len(part.sequence_id))
                 states[rows, : plan.context - 1] = traces.truth_states_RWD[:, : plan.context - 1]
                 states[rows, plan.context - 1 :] = traces.path_states_RCnD[:, 0]
@@ -152,8 +160,16 @@ def write_traces(
 
 
 def read_traces(folder: Path, label: str, context: int) -> pa.Table:
-    """A model's traces at a context, one row per sampled sequence."""
-    return pq.read_table(traces_of(folder, label, context).path(".parquet"))
+    """A model's traces at a context, one row per sampled sequence; StoreError where there are none."""
+    path = traces_of(folder, label, context).path(".parquet")
+    if not path.is_file():
+        raise StoreError(f"{path}: not there; expected the traces of {label}: run the study with it again")
+    return pq.read_table(path)
+
+
+def has_traces(folder: Path, label: str, context: int) -> bool:
+    """Whether a model was traced at a context: not so where it was scored before the study asked for traces."""
+    return traces_of(folder, label, context).path(".json").is_file()
 
 
 def read_states(folder: Path, label: str, context: int) -> NDArray[np.float16]:
