@@ -22,9 +22,11 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -37,7 +39,7 @@ from transformers.utils import logging as transformers_logging
 from mnemoscope.config import CorpusConfig, Grid, Mode, ModelConfig
 from mnemoscope.corpus import open_corpus, read_windows, select_sequences
 from mnemoscope.demo import demo_study, prepare, training_display
-from mnemoscope.model import CausalLM, load_model
+from mnemoscope.model import CausalLM, load_model, locate
 from mnemoscope.scoring import score_sequences
 
 GRID: Final = Grid(contexts=(32, 48, 64, 96), continuations=(16, 32, 48, 64))
@@ -52,6 +54,8 @@ class Bench(NamedTuple):
     rows: dict[str, NDArray[np.int64]]
     """By kind, `unmemorized` and `memorized`: int64 [R, W]."""
     batch_size: int
+    source: str
+    """Where the model lies."""
 
     def batches(self, kind: str) -> list[torch.Tensor]:
         """The rows of a kind in batches on the model's device."""
@@ -108,7 +112,7 @@ def main() -> None:
     with torch.inference_mode():
         seconds = measure(bench, arguments.rounds)
         disagreement = [bench.disagreement(kind) for kind in bench.rows]
-    peaks = {side: peak_mib(side) for side in SIDES}
+    peaks = {side: peak_mib(side, bench, arguments) for side in SIDES}
     report(bench, seconds, disagreement, peaks, arguments)
 
 
@@ -149,7 +153,8 @@ def set_up(arguments: argparse.Namespace) -> Bench:
         flat = np.load(assets.heldout).ravel().astype(np.int64)
         most = len(flat) // GRID.window_tokens
         tokens = flat[: most * GRID.window_tokens].reshape(most, GRID.window_tokens)[: arguments.rows]
-    bench = Bench(load_model(config), {"unmemorized": tokens}, arguments.batch_size)
+    source = str(locate(config) or config.source)
+    bench = Bench(load_model(config), {"unmemorized": tokens}, arguments.batch_size, source)
     if arguments.only:  # the peak of one side must not be that of making the rows
         return bench
     recited = tokens.copy()
@@ -174,10 +179,14 @@ def measure(bench: Bench, rounds: int) -> dict[tuple[str, str], list[float]]:
     return seconds
 
 
-def peak_mib(side: str) -> float:
-    """Peak resident memory of a process that does one side's work on the unmemorized rows, in MiB."""
-    command = [sys.executable, __file__, "--only", side, *sys.argv[1:]]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+def peak_mib(side: str, bench: Bench, arguments: argparse.Namespace) -> float:
+    """Peak resident memory, in MiB, of a process that loads the model and does one side's work, unmemorized rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows.npy"
+        np.save(rows, bench.rows["unmemorized"].astype(np.int32))
+        options = ["--only", side, "--model", bench.source, "--corpus", str(rows), "--rows", str(arguments.rows)]
+        options += ["--batch-size", str(arguments.batch_size), "--threads", str(arguments.threads)]
+        done = subprocess.run([sys.executable, __file__, *options], capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 
