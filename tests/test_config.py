@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mnemoscope.config import CorpusConfig, ModelConfig, StudyConfig, dump_study, load_study, resolve_paths
+from mnemoscope.config import CorpusConfig, ModelConfig, StudyConfig
 from mnemoscope.errors import ConfigError
+from mnemoscope.study_file import dump_study, load_study, resolve_paths
 
 SMALL = """
 contexts = [32, 48]
@@ -119,3 +120,12 @@ def test_unreadable_file(tmp_path):
         load_study(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match=r"study\.toml: not valid TOML: .*line 2"):
         load_study(write(tmp_path, "contexts = [1]\ncontinuations = = 2\n"))
+
+
+def test_unknown_home_folder_is_refused(tmp_path: Path) -> None:
+    """~nosuchuser is told as what it is, not as an internal error."""
+    (tmp_path / "s.toml").write_text(
+        'contexts = [8]\ncontinuations = [8]\n[corpus]\npath = "~no-such-user-here/x.npy"\n[[models]]\nsource = "/m"\n'
+    )
+    with pytest.raises(ConfigError, match="no such user's home folder"):
+        load_study(tmp_path / "s.toml")

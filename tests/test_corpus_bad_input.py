@@ -99,7 +99,7 @@ def patched(content, at, new):
 @pytest.mark.parametrize(
     ("at", "new", "expected"),
     [
-        (0, b"MMIDXXX", "wrong magic"),
+        (0, b"MMIDBAD", "wrong magic"),
         (9, struct.pack("<Q", 2), "version 2 given; expected version 1"),
         (17, b"\x06", "dtype code 6 is a float; expected an integer's"),
         (17, b"\x63", "dtype code 99 is unknown"),

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from mnemoscope import files
-from mnemoscope.config import StudyConfig, dump_study
+from mnemoscope.config import StudyConfig
 from mnemoscope.coverage import audit_coverage
 from mnemoscope.manifest import read_manifest
 from mnemoscope.run import run_study
 from mnemoscope.store import open_study
+from mnemoscope.study_file import dump_study
 from studies import hash_tables, make_study
 
 NUM_KILLS = 20
@@ -138,7 +139,7 @@ def test_killed_program(config, expected, place):
     (place / "study.toml").write_text(dump_study(config), encoding="utf-8")
     program = (
         "import sys, torch; torch.set_num_threads(1); from pathlib import Path; "
-        "from mnemoscope.config import load_study; from mnemoscope.run import run_study; "
+        "from mnemoscope.study_file import load_study; from mnemoscope.run import run_study; "
         "run_study(load_study(Path(sys.argv[1])), Path(sys.argv[2]))"
     )
     env = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mnemoscope.config import CorpusConfig, ModelConfig, StudyConfig, TracesConfig, dump_study, load_study
+from mnemoscope.config import CorpusConfig, ModelConfig, StudyConfig, TracesConfig
 from mnemoscope.errors import ConfigError, ModelError
 from mnemoscope.run import run_study
+from mnemoscope.study_file import dump_study, load_study
 from mnemoscope.traces import read_states, read_traces, traces_of
 from networks import build, plant_sequences
 

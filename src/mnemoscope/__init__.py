@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mnemoscope.version import __version__
 
 if TYPE_CHECKING:
-    from mnemoscope.config import CorpusConfig, Grid, ModelConfig, StudyConfig, load_study
+    from mnemoscope.config import CorpusConfig, Grid, ModelConfig, StudyConfig
     from mnemoscope.corpus import open_corpus, read_windows, select_sequences
     from mnemoscope.errors import MnemoscopeError
     from mnemoscope.facts import MatchFacts
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from mnemoscope.run import run_study
     from mnemoscope.scoring import score_sequences
     from mnemoscope.store import Study, matched_bits, open_study, read_scores
+    from mnemoscope.study_file import load_study
 
 _HOME = {
-    "config": ("CorpusConfig", "Grid", "ModelConfig", "StudyConfig", "load_study"),
+    "config": ("CorpusConfig", "Grid", "ModelConfig", "StudyConfig"),
+    "study_file": ("load_study",),
     "corpus": ("open_corpus", "read_windows", "select_sequences"),
     "errors": ("MnemoscopeError",),
     "facts": ("MatchFacts",),

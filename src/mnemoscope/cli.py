@@ -72,7 +72,7 @@ def study(file: Path, *, out: Path | None = None) -> None:
     out
         Folder of the results (default: the file's name without .toml). An unfinished one is finished.
     """
-    from mnemoscope.config import load_study, resolve_paths
+    from mnemoscope.study_file import load_study, resolve_paths
 
     config = resolve_paths(load_study(file), file.absolute().parent)
     _run(config, out or file.with_suffix(""))

@@ -28,11 +28,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from mnemoscope.cache import CHECKSUMS, building, cache_folder, is_whole
-from mnemoscope.config import CorpusConfig, CountsConfig, ModelConfig, StudyConfig, TracesConfig, dump_study
+from mnemoscope.config import CorpusConfig, CountsConfig, ModelConfig, StudyConfig, TracesConfig
 from mnemoscope.errors import CorpusError
 from mnemoscope.ladder import Rung, Schedule, TrainingProgress, revision_name, train_ladder
 from mnemoscope.library import Source, digest, gather_sources
 from mnemoscope.store import STUDY_FILE
+from mnemoscope.study_file import dump_study
 
 RECIPE_VERSION = 1
 """Raised when this module or the training loop changes what comes out, so that old caches are left alone."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope.config import Mode, ModelConfig, StudyConfig, load_study, resolve_paths
+from mnemoscope.config import Mode, ModelConfig, StudyConfig
 from mnemoscope.corpus import Windows, check_vocabulary
 from mnemoscope.counts import plan_study_counts, write_counts
 from mnemoscope.engines import Engine
@@ -47,6 +47,7 @@ from mnemoscope.store import (
     run_folder,
     set_aside,
 )
+from mnemoscope.study_file import load_study, resolve_paths
 from mnemoscope.texts import GroupText, check_fit, open_texts
 from mnemoscope.traces import plan_traces, write_traces
 from mnemoscope.version import __version__

@@ -23,11 +23,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
-from mnemoscope.config import StudyConfig, dump_study, load_study
+from mnemoscope.config import StudyConfig
 from mnemoscope.errors import StoreError
 from mnemoscope.files import hash_file, telling_refusals, write_atomically
 from mnemoscope.identity import RunIdentity
 from mnemoscope.shards import ShardRange, matched_bits, per_continuation, plan_shards
+from mnemoscope.study_file import dump_study, load_study
 
 __all__ = [
     "Damage",
