@@ -12,7 +12,7 @@ from mnemoscope.config import CorpusConfig, ModelConfig, StudyConfig, TracesConf
 from mnemoscope.errors import ConfigError, ModelError
 from mnemoscope.run import run_study
 from mnemoscope.study_file import dump_study, load_study
-from mnemoscope.traces import read_states, read_traces, traces_of
+from mnemoscope.traces import read_layers, read_states, read_traces, traces_of
 from networks import build, plant_sequences
 
 
@@ -79,6 +79,50 @@ def test_traces_are_made_once_and_again_when_their_settings_change(study, tmp_pa
     assert len(read_traces(folder, "tiny", 4)) < num_rows
     run_study(config, folder)
     assert len(read_traces(folder, "tiny", 4)) == num_rows
+
+
+def test_a_longer_path_goes_on_where_the_reference_continuation_ends(study, tmp_path):
+    """path_tokens lengthens the path and leaves the strata, the sample and what was traced before as they are."""
+    folder, config = study
+    shutil.copytree(folder, tmp_path / "longer")
+    settings = TracesConfig(per_stratum=4, contexts=(4, 8), path_tokens=12)
+    run_study(replace(config, traces=settings), tmp_path / "longer")
+    for context in (4, 8):
+        short, long = (read_traces(where, "tiny", context) for where in (folder, tmp_path / "longer"))
+        assert long["num_matched"].to_pylist() == short["num_matched"].to_pylist()
+        assert long["sequence_id"].to_pylist() == short["sequence_id"].to_pylist()
+        paths = [np.array(table["generated_token"].to_pylist()) for table in (short, long)]
+        assert paths[1].shape[1] == context + 12
+        np.testing.assert_array_equal(paths[1][:, : context + 6], paths[0])
+        states = [read_states(where, "tiny", context) for where in (folder, tmp_path / "longer")]
+        np.testing.assert_allclose(states[1][:, : context + 5], states[0], atol=4e-3)  # other shapes, other last bits
+
+
+def test_chosen_layers_are_those_of_the_network(study, tmp_path):
+    """Layer 0 is the embeddings' output and the last layer the states that traces keep anyway; none without asking."""
+    import torch
+
+    folder, config = study
+    shutil.copytree(folder, tmp_path / "layers")
+    settings = TracesConfig(per_stratum=4, contexts=(4, 8), context_layers=(0, 2))
+    run_study(replace(config, traces=settings), tmp_path / "layers")
+    network = build("gpt_neox")
+    layers = read_layers(tmp_path / "layers", "tiny", 8)
+    table = read_traces(tmp_path / "layers", "tiny", 8)
+    true = torch.tensor(table["true_token"].to_pylist())[:, :8]
+    embedded = network.gpt_neox.embed_in(true).detach().numpy()
+    assert layers.shape == (len(table), 2, 8, 32)
+    np.testing.assert_allclose(layers[:, 0], embedded, atol=2e-3)
+    np.testing.assert_allclose(layers[:, 1], read_states(tmp_path / "layers", "tiny", 8)[:, :8], atol=4e-3)
+    assert read_layers(folder, "tiny", 8) is None
+
+
+def test_a_layer_that_the_model_has_not_is_refused(study, tmp_path):
+    """The message names the layers there are, and nothing is written."""
+    _, config = study
+    with pytest.raises(ModelError, match="context_layers has 3; expected 0 to 2"):
+        run_study(replace(config, traces=TracesConfig(context_layers=(3,))), tmp_path / "no")
+    assert not (tmp_path / "no").exists()
 
 
 def test_a_damaged_trace_is_made_anew(study):

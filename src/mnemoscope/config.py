@@ -158,7 +158,12 @@ class TracesConfig:
     per_stratum: int = 200
     """Sequences per number of matched tokens, group and context; all where there are fewer."""
     continuation: int | None = None
-    """The n whose matched tokens make the strata, and where traces end; one of the study's (default: the smallest)."""
+    """The n whose matched tokens make the strata; one of the study's (default: the smallest)."""
+    path_tokens: int | None = None
+    """Tokens of the continuation that are traced, from `continuation` to the study's largest (default: the former)."""
+    context_layers: tuple[int, ...] = ()
+    """Layers whose states inside the context are kept besides the last layer's, for prediction; 0 is the embeddings'
+    output, i that of block i."""
     contexts: tuple[int, ...] | None = None
     """Contexts that are traced; some of the study's (default: the smallest)."""
     seed: int = 0
@@ -167,6 +172,10 @@ class TracesConfig:
     def __post_init__(self) -> None:
         if self.per_stratum < 1:
             raise ConfigError(f"per_stratum: {self.per_stratum} given; expected 1 or more")
+        if list(self.context_layers) != sorted({layer for layer in self.context_layers if layer >= 0}):
+            raise ConfigError(
+                f"context_layers: {list(self.context_layers)} given; expected 0 or more in ascending order, each once"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +249,12 @@ class StudyConfig:
         if self.traces.continuation not in (None, *self.continuations):
             raise ConfigError(
                 f"traces.continuation: {self.traces.continuation} given; expected one of {list(self.continuations)}"
+            )
+        reference = self.traces.continuation or self.continuations[0]
+        if not reference <= (self.traces.path_tokens or reference) <= self.continuations[-1]:
+            raise ConfigError(
+                f"traces.path_tokens: {self.traces.path_tokens} given; expected {reference} (the continuation whose "
+                f"matches make the strata) to {self.continuations[-1]} (the longest)"
             )
         alien = sorted(set(self.traces.contexts or ()) - set(self.contexts))
         if alien or self.traces.contexts == ():

@@ -76,7 +76,7 @@ def write_counts(
         request = plan_counts(tokens_RW, ngram_sizes=sizes)
         counts = count_corpus(request, texts["member"].corpus, progress=progress)
         table = counts_table(request, counts, plan.rows, fingerprint=plan.key)
-    plan.derived.write(plan.key, {".parquet": lambda path: _write(path, table)})
+    plan.derived.write(plan.key, [".parquet"], lambda paths: _write(paths[".parquet"], table))
 
 
 def read_counts(folder: Path) -> pa.Table:

@@ -13,10 +13,11 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, BinaryIO, final
 
 from mnemoscope.files import TEMPORARY_SUFFIX, hash_file, sync_folder, telling_refusals, write_atomically
 
@@ -33,6 +34,13 @@ class Derived:
         """Where the file with this suffix lies."""
         return self.folder / f"{self.stem}{suffix}"
 
+    def has(self, suffix: str) -> bool:
+        """Whether a whole set is there and the file with this suffix is one of it."""
+        try:
+            return suffix in json.loads(self.path(".json").read_bytes())["files"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
     def is_current(self, key: str) -> bool:
         """Whether the files are there, undamaged, and follow from what the key stands for."""
         try:
@@ -45,27 +53,39 @@ class Derived:
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
-    def write(self, key: str, writers: Mapping[str, Callable[[Path], None]]) -> None:
-        """Let each writer make its file under a temporary name, then put all in place, the record last."""
+    def write(self, key: str, suffixes: Sequence[str], fill: Callable[[Mapping[str, Path]], None]) -> None:
+        """Let `fill` write a file for each suffix under a temporary name, then put all in place, the record last."""
         record = self.path(".json")
         with telling_refusals(record):
             record.unlink(missing_ok=True)
             self.folder.mkdir(parents=True, exist_ok=True)
-        facts: dict[str, dict[str, Any]] = {}
-        for suffix, write in writers.items():
-            path = self.path(suffix)
-            temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
-            with telling_refusals(path), temporary.open("xb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # so that nobody takes it for a dead run's
-                try:
-                    write(temporary)
-                    os.fsync(file.fileno())
-                    facts[suffix] = {"bytes": temporary.stat().st_size, "sha256": hash_file(temporary)}
-                    temporary.replace(path)
-                finally:
-                    temporary.unlink(missing_ok=True)
+        with ExitStack() as stack:
+            files = {suffix: stack.enter_context(self._temporary(suffix)) for suffix in suffixes}
+            stack.enter_context(telling_refusals(record))
+            fill({suffix: Path(file.name) for suffix, file in files.items()})
+            facts = {suffix: self._put_in_place(suffix, file) for suffix, file in files.items()}
         sync_folder(self.folder)
         write_atomically(record, (json.dumps({"key": key, "files": facts}, indent=1) + "\n").encode())
+
+    @contextmanager
+    def _temporary(self, suffix: str) -> Generator[BinaryIO]:
+        """An empty file to write, locked so that nobody takes it for a dead run's; gone in the end."""
+        path = self.path(suffix)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+        with telling_refusals(path), temporary.open("xb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                yield file
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def _put_in_place(self, suffix: str, file: BinaryIO) -> dict[str, int | str]:
+        """The size and checksum of a file that now has its own name."""
+        temporary = Path(file.name)
+        os.fsync(file.fileno())
+        facts: dict[str, int | str] = {"bytes": temporary.stat().st_size, "sha256": hash_file(temporary)}
+        temporary.replace(self.path(suffix))
+        return facts
 
 
 def reserve(path: Path) -> None:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, final
 
@@ -34,6 +34,15 @@ class FileHashes(NamedTuple):
 
     weights_sha256: str
     config_sha256: str
+
+
+class LayerStates(NamedTuple):
+    """States of one causal pass."""
+
+    last_BTD: Tensor
+    """After the final norm."""
+    chosen: list[Tensor]
+    """[B, T, D] of each layer asked for, as it leaves the layer (the last block's after the final norm)."""
 
 
 @final
@@ -66,6 +75,18 @@ class CausalLM:
             return self.network(input_ids=tokens_BT, use_cache=False).logits
         arguments = {"use_cache": False} if cache is None else {"use_cache": True, "past_key_values": cache}
         return self.network.base_model(input_ids=tokens_BT, **arguments).last_hidden_state
+
+    @torch.inference_mode()
+    def layer_states(self, tokens_BT: Tensor, layers: Sequence[int], *, cache: Any = None) -> LayerStates:
+        """Last-layer states as `hidden_states` has them, and those of chosen layers, from one pass."""
+        arguments = {"use_cache": False} if cache is None else {"use_cache": True, "past_key_values": cache}
+        output = self.network.base_model(input_ids=tokens_BT, output_hidden_states=True, **arguments)
+        return LayerStates(output.last_hidden_state, [output.hidden_states[layer] for layer in layers])
+
+    @property
+    def num_layers(self) -> int:
+        """Blocks of the network; layer 0 is the embeddings' output, layer i that of block i."""
+        return int(self.network.config.get_text_config().num_hidden_layers)
 
     @torch.inference_mode()
     def step(self, tokens_BQ: Tensor, positions_BQ: Tensor, mask_BQS: Tensor, cache: Any) -> Tensor:

@@ -121,11 +121,7 @@ def _run_model(job: _Job, model_config: ModelConfig) -> None:
             check_fit(text, run.identity.model, label=run.label)
             _check_logits(text, run, model)
             _check_tokenizer(text, model_config)
-        if job.config.traces is not None and not model.has_head:
-            raise ModelError(
-                f"{run.label}: its logits are no plain function of its last-layer states, so it cannot be traced; "
-                "expected a study without [traces]"
-            )
+        _check_traceable(job, model)
     remove_manifest(job.folder)
     _register(job, run.label)
     begin_run(job.folder, run)
@@ -155,6 +151,14 @@ def _is_finished(job: _Job, model: ModelConfig, there: Run) -> bool:
         return False
     folder = find_files(model)
     return folder is not None and hash_files(folder) == FileHashes(stored.weights_sha256, stored.config_sha256)
+
+
+def _check_traceable(job: _Job, model: CausalLM) -> None:
+    """Refuse a model that the study wants traced and that cannot be."""
+    if job.config.traces is not None:
+        from mnemoscope.tracing import check_traceable
+
+        check_traceable(model, job.config.traces.context_layers)
 
 
 def _check_tokenizer(text: GroupText, config: ModelConfig) -> None:

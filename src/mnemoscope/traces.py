@@ -2,18 +2,20 @@
 
     traces/MODEL/kCONTEXT.parquet    one row per sampled sequence: per-token facts along its path (see `COLUMNS`)
     traces/MODEL/kCONTEXT.npy        float16 [rows, k + n - 1, width]: last-layer states, memory-mapped on reading
+    traces/MODEL/kCONTEXT.layers.npy float16 [rows, layers, k, width]: chosen layers' in the context, if any were
     traces/MODEL/kCONTEXT.json       the record, written last
 
-Index i of a list is the token index in the window: i < k in the context, k + j the continuation's token j.
+Index i of a list is the token index in the window: i < k in the context, k + j the continuation's token j. n is the
+length of the traced path, which may be longer than the reference continuation whose matches make the strata.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -59,8 +61,10 @@ class TracePlan(NamedTuple):
 
     derived: Derived
     context: int
-    continuation: int
-    """The reference n: traces end there."""
+    path_tokens: int
+    """Tokens of the continuation that are traced."""
+    layers: tuple[int, ...]
+    """Those whose states in the context are kept besides the last layer's."""
     samples: dict[str, Sample]
     """By group."""
     key: str
@@ -70,6 +74,12 @@ def traced_continuation(config: StudyConfig) -> int:
     """The n whose matched tokens make the strata."""
     traces = config.traces or TracesConfig()
     return traces.continuation or config.continuations[0]
+
+
+def path_tokens(config: StudyConfig) -> int:
+    """Tokens of the continuation that are traced: the reference n or more."""
+    traces = config.traces or TracesConfig()
+    return traces.path_tokens or traced_continuation(config)
 
 
 def traced_contexts(config: StudyConfig) -> tuple[int, ...]:
@@ -100,7 +110,7 @@ def plan_traces(study: Study, run: Run, config: StudyConfig) -> list[TracePlan]:
         ids = {group: sample.sequence_id.tolist() for group, sample in samples.items()}
         key = key_of(run.fingerprint, asdict(settings), traced_continuation(config), context, ids)
         derived = traces_of(study.folder, run.label, context)
-        plans.append(TracePlan(derived, context, traced_continuation(config), samples, key))
+        plans.append(TracePlan(derived, context, path_tokens(config), settings.context_layers, samples, key))
     return plans
 
 
@@ -119,44 +129,66 @@ def write_traces(
 ) -> None:
     """Trace a plan's sequences, group by group, and commit them; `progress` hears of each part's sequences."""
     from mnemoscope.memory import within_memory
-    from mnemoscope.tracing import trace_sequences
+    from mnemoscope.tracing import check_traceable, trace_sequences
 
-    grid = Grid(contexts=(plan.context,), continuations=(plan.continuation,))
+    check_traceable(model, plan.layers)
+    grid = Grid(contexts=(plan.context,), continuations=(plan.path_tokens,))
     width = int(model.network.get_output_embeddings().weight.shape[1])
     num_rows = sum(len(sample.sequence_id) for sample in plan.samples.values())
-    rows_at_once = max(1, BYTES_AT_ONCE // (2 * 2 * width * grid.window_tokens))
-    tables: list[pa.Table] = []
+    shapes: dict[str, tuple[int, ...]] = {".npy": (num_rows, grid.window_tokens - 1, width)}
+    if plan.layers:
+        shapes[".layers.npy"] = (num_rows, len(plan.layers), plan.context, width)
 
-    def write_states(path: Path) -> None:
-        shape = (num_rows, grid.window_tokens - 1, width)
-        states = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-        reserve(path)
+    def trace(tokens_RW: NDArray[np.int64]) -> Traces:
+        return within_memory(
+            model,
+            run.identity.batch_size,
+            lambda limit: trace_sequences(model, tokens_RW, grid, batch_size=limit, layers=plan.layers),
+            window_tokens=grid.window_tokens,
+        )
+
+    def fill(paths: Mapping[str, Path]) -> None:
+        arrays = {suffix: _new_array(paths[suffix], shape) for suffix, shape in shapes.items()}
+        tables: list[pa.Table] = []
         first = 0
-        for group, sample in plan.samples.items():
-            for start in range(0, len(sample.sequence_id), rows_at_once):
-                part = sample.part(slice(start, start + rows_at_once))
-                tokens_RW = texts[group].read(part.sequence_id, short_rows="skip").tokens[:, : grid.window_tokens]
-                traces = within_memory(
-                    model,
-                    run.identity.batch_size,
-                    lambda limit, tokens_RW=tokens_RW: trace_sequences(model, tokens_RW, grid, batch_size=limit),
-                    window_tokens=grid.window_tokens,
-                )
-                rows = slice(first, first + len(part.sequence_id))
-                states[rows, : plan.context - 1] = traces.truth_states_RWD[:, : plan.context - 1]
-                states[rows, plan.context - 1 :] = traces.path_states_RCnD[:, 0]
-                tables.append(_table(group, plan.context, part, tokens_RW, traces))
-                first = rows.stop
-                progress(len(part.sequence_id))
-        states.flush()
+        for group, part in _parts(plan, width, grid.window_tokens):
+            tokens_RW = texts[group].read(part.sequence_id, short_rows="skip").tokens[:, : grid.window_tokens]
+            traces = trace(tokens_RW)
+            rows = slice(first, first + len(part.sequence_id))
+            arrays[".npy"][rows, : plan.context - 1] = traces.truth_states_RWD[:, : plan.context - 1]
+            arrays[".npy"][rows, plan.context - 1 :] = traces.path_states_RCnD[:, 0]
+            if plan.layers:
+                arrays[".layers.npy"][rows] = traces.layer_states_RYKD
+            tables.append(_table(group, plan.context, part, tokens_RW, traces))
+            first = rows.stop
+            progress(len(part.sequence_id))
+        for array in arrays.values():
+            array.flush()
+        _write_table(paths[".parquet"], tables, run, grid)
 
-    def write_table(path: Path) -> None:
-        table = pa.concat_tables(tables) if tables else _schema(grid.window_tokens).empty_table()
-        metadata = {"fingerprint": run.fingerprint, "model": run.label}
-        units = json.dumps({name: unit for name, (_, unit) in (COLUMNS | TOKEN_COLUMNS).items()})
-        path.write_bytes(encode_table(table.replace_schema_metadata(metadata | {"units": units})))
+    plan.derived.write(plan.key, [*shapes, ".parquet"], fill)
 
-    plan.derived.write(plan.key, {".npy": write_states, ".parquet": write_table})
+
+def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.float16]]:
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+    reserve(path)
+    return array
+
+
+def _parts(plan: TracePlan, width: int, window_tokens: int) -> Iterator[tuple[str, Sample]]:
+    """The samples, group by group, in parts whose states fit `BYTES_AT_ONCE`."""
+    bytes_per_row = 2 * width * (2 * window_tokens + len(plan.layers) * plan.context)
+    rows_at_once = max(1, BYTES_AT_ONCE // bytes_per_row)
+    for group, sample in plan.samples.items():
+        for start in range(0, len(sample.sequence_id), rows_at_once):
+            yield group, sample.part(slice(start, start + rows_at_once))
+
+
+def _write_table(path: Path, tables: list[pa.Table], run: Run, grid: Grid) -> None:
+    table = pa.concat_tables(tables) if tables else _schema(grid.window_tokens).empty_table()
+    metadata = {"fingerprint": run.fingerprint, "model": run.label}
+    units = json.dumps({name: unit for name, (_, unit) in (COLUMNS | TOKEN_COLUMNS).items()})
+    path.write_bytes(encode_table(table.replace_schema_metadata(metadata | {"units": units})))
 
 
 def read_traces(folder: Path, label: str, context: int) -> pa.Table:
@@ -175,6 +207,13 @@ def has_traces(folder: Path, label: str, context: int) -> bool:
 def read_states(folder: Path, label: str, context: int) -> NDArray[np.float16]:
     """The last-layer states, float16 [rows, k + n - 1, width], memory-mapped; index i predicts token i + 1."""
     return np.load(traces_of(folder, label, context).path(".npy"), mmap_mode="r", allow_pickle=False)
+
+
+def read_layers(folder: Path, label: str, context: int) -> NDArray[np.float16] | None:
+    """Chosen layers' states in the context, float16 [rows, layers, k, width], memory-mapped; None if none were kept."""
+    files = traces_of(folder, label, context)
+    kept = files.has(".layers.npy")
+    return np.load(files.path(".layers.npy"), mmap_mode="r", allow_pickle=False) if kept else None
 
 
 def _schema(window_tokens: int) -> pa.Schema:

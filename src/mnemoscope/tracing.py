@@ -10,6 +10,7 @@ n index in the continuation, S steps of a branch, P picked positions, D width, V
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, final
 
 import numpy as np
@@ -57,20 +58,22 @@ class Traces(NamedTuple):
     """float16 [R, W-1, D]: last-layer state at index i, which predicts token i + 1."""
     path_states_RCnD: NDArray[np.float16]
     """float16 [R, C, n_max, D]: last-layer state that predicts each token of the greedy path."""
+    layer_states_RYKD: NDArray[np.float16]
+    """float16 [R, Y, k_max, D]: states of the layers asked for inside the longest context."""
 
 
-def trace_sequences(model: CausalLM, tokens_RW: NDArray[np.int64], grid: Grid, *, batch_size: int) -> Traces:
+def trace_sequences(
+    model: CausalLM, tokens_RW: NDArray[np.int64], grid: Grid, *, batch_size: int, layers: Sequence[int] = ()
+) -> Traces:
     """The traces of R sequences, int64 [R, W] with W >= k_max + n_max.
 
+    `layers` are those whose states in the context are returned too: 0 the embeddings' output, i that of block i.
     Memory: the returned arrays, and a batch's keys, values and states; logits only a chunk at a time. ModelError for
-    a model whose last-layer states cannot be told apart from its logits.
+    a model whose last-layer states cannot be told apart from its logits, or that lacks a layer.
     """
-    if not model.has_head:
-        raise ModelError(
-            f"{model.identity.architecture}: its logits are no plain function of its last-layer states; "
-            "expected a model with an output embedding (score it without [traces])"
-        )
-    tracer = _Tracer(model, np.ascontiguousarray(tokens_RW[:, : grid.window_tokens], dtype=np.int64), grid)
+    check_traceable(model, layers)
+    tokens_RW = np.ascontiguousarray(tokens_RW[:, : grid.window_tokens], dtype=np.int64)
+    tracer = _Tracer(model, tokens_RW, grid, layers)
     rollouts = Rollouts(model, tracer.tokens_RW, grid, tracer.reader, batch_size=batch_size)
     for first_row in range(0, len(tokens_RW), batch_size):
         rows = slice(first_row, min(first_row + batch_size, len(tokens_RW)))
@@ -83,12 +86,25 @@ def trace_sequences(model: CausalLM, tokens_RW: NDArray[np.int64], grid: Grid, *
     return tracer.traces
 
 
+def check_traceable(model: CausalLM, layers: Sequence[int]) -> None:
+    """ModelError where a model's last-layer states cannot be told apart from its logits, or it lacks a layer."""
+    if not model.has_head:
+        raise ModelError(
+            f"{model.identity.architecture}: its logits are no plain function of its last-layer states; "
+            "expected a model with an output embedding (score it without [traces])"
+        )
+    if max(layers, default=0) > model.num_layers:
+        raise ModelError(
+            f"{model.identity.architecture}: traces.context_layers has {max(layers)}; expected 0 to {model.num_layers}"
+        )
+
+
 @final
 class _Tracer:
     """The traces of a call, filled batch by batch."""
 
-    def __init__(self, model: CausalLM, tokens_RW: NDArray[np.int64], grid: Grid) -> None:
-        self.model, self.tokens_RW, self.grid = model, tokens_RW, grid
+    def __init__(self, model: CausalLM, tokens_RW: NDArray[np.int64], grid: Grid, layers: Sequence[int]) -> None:
+        self.model, self.tokens_RW, self.grid, self.layers = model, tokens_RW, grid, layers
         num_rows, window = tokens_RW.shape
         width = int(model.network.get_output_embeddings().weight.shape[1])
         num_contexts, n_max = len(grid.contexts), grid.max_continuation
@@ -98,6 +114,7 @@ class _Tracer:
             path=TokenFacts.unknown(num_rows, num_contexts, n_max),
             truth_states_RWD=np.zeros((num_rows, window - 1, width), np.float16),
             path_states_RCnD=np.zeros((num_rows, num_contexts, n_max, width), np.float16),
+            layer_states_RYKD=np.zeros((num_rows, len(layers), grid.max_context, width), np.float16),
         )
 
     @torch.inference_mode()
@@ -105,7 +122,7 @@ class _Tracer:
         """Run a batch's teacher-forced pass and enter its facts; what is left to decode of it."""
         tokens_BW = self.tokens_RW[rows]
         tokens = torch.from_numpy(tokens_BW).to(self.model.device)
-        hidden_BID = self.model.hidden_states(tokens[:, :-1], cache=cache)
+        hidden_BID = self._read_states(rows, tokens[:, :-1], cache)
         facts = read_facts(self.model, hidden_BID.flatten(0, 1), tokens[:, 1:].flatten())
         for known, new in zip(self.traces.truth, facts, strict=True):
             known[rows, 1:] = new.reshape(len(tokens_BW), -1)
@@ -116,6 +133,15 @@ class _Tracer:
         for c, context in enumerate(self.grid.contexts):
             self._take_until_mismatch(rows, c, context, hit_BJ[:, context - first_context :])
         return find_branches(hit_BJ, choice_BJ, self.grid, first_row=rows.start)
+
+    def _read_states(self, rows: slice, tokens_BI: Tensor, cache: DynamicCache | None) -> Tensor:
+        """Last-layer states of a batch; the chosen layers' are entered on the way."""
+        if not self.layers:
+            return self.model.hidden_states(tokens_BI, cache=cache)
+        states = self.model.layer_states(tokens_BI, self.layers, cache=cache)
+        for y, states_BID in enumerate(states.chosen):
+            self.traces.layer_states_RYKD[rows, y] = _half(states_BID[:, : self.grid.max_context])
+        return states.last_BTD
 
     def _take_until_mismatch(self, rows: slice, c: int, context: int, hit_BJ: NDArray[np.bool_]) -> None:
         """A path's facts up to its first mismatch are those under the truth; what is too much is overwritten later."""
