@@ -143,6 +143,8 @@ def test_selection_of_a_list(corpus, tmp_path, suffix):
         ("sequence_id\n-1\n", "row 0: sequence_id -1"),
         ("sequence_id\n2\n3\n2\n", "row 2: sequence_id 2 again; expected each once"),
         ("sequence_id,num_repeats\n2,\n3,4\n", "row 0: num_repeats is null"),
+        ("sequence_id,num_repeats\n2,1\n3,2147483648\n", "row 1: num_repeats 2147483648; expected 0 to 2147483647"),
+        ("sequence_id,num_repeats\n2,-1\n", "row 0: num_repeats -1; expected 0 to"),
         ("sequence_id\n", "lists no sequences|holds null"),
         ("", "the file is empty"),
     ],

@@ -1,5 +1,6 @@
 """A run: how it is cut, batched, stopped and resumed never changes what it says; what cannot be meant is refused."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -295,6 +296,26 @@ def test_repeats_come_from_the_selection(config, tmp_path):
     table = read_all(run_study(replace(config, corpus=corpus, control=None), tmp_path / "out"))
     assert table.column("sequence_id").to_pylist() == [0, 0, 3, 3]
     assert table.column("num_repeats").to_pylist() == [1, 1, 30, 30]
+
+
+def test_windows_have_their_hashes(study, place):
+    """In each of a sequence's rows: the first 8 bytes of blake2b over its 13 tokens as int64, little-endian."""
+    for group in ("member", "control"):
+        table = read_all(study, group=group)
+        hashes = {
+            row: hashlib.blake2b(b"".join(int(t).to_bytes(8, "little") for t in tokens[:13])).digest()[:8]
+            for row, tokens in enumerate(np.load(place / f"{group}.npy"))
+        }
+        expected = [int.from_bytes(hashes[row], "little", signed=True) for row in table["sequence_id"].to_pylist()]
+        assert table["window_hash"].to_pylist() == expected
+        assert len(set(expected)) == len(hashes)
+
+
+def test_scores_of_another_format_are_refused(config, study, monkeypatch):
+    """A folder whose scores have other columns takes in no more of them: the format is in the fingerprint."""
+    monkeypatch.setattr("mnemoscope.run.SCORES_FORMAT", 1)
+    with pytest.raises(StoreError, match=r"versions\.scores: 2 there, 1 here"):
+        run_study(config, study.folder)
 
 
 def test_audit_finds_planted_faults(config, tmp_path):

@@ -26,7 +26,7 @@ def score_tables(num_sequences, *, shard_rows, seed=0):
     for start in range(0, num_sequences, shard_rows):
         part = slice(start, start + shard_rows)
         ids = np.arange(num_sequences)[part] * 3
-        rows = SequenceRows(ids, np.zeros_like(ids), None)
+        rows = SequenceRows(ids, np.zeros_like(ids), None, ids)
         facts = MatchFacts(matched[part], first[part], zeros[part], zeros[part])
         tables.append(scores_table("member", rows, facts, schema=schema, grid=GRID))
     return tables, matched

@@ -94,7 +94,7 @@ def make_table(run: Run, *, mode: str = "graded", num_repeats=None) -> pa.Table:
         -np.arange(8, dtype=np.float32).reshape(2, 2, 2),
     )
     schema = scores_schema(GRID, mode=mode, label=run.label, fingerprint=run.fingerprint)
-    sequences = SequenceRows(np.array([5, 7]), np.array([0, 3]), num_repeats)
+    sequences = SequenceRows(np.array([5, 7]), np.array([0, 3]), num_repeats, np.array([-9, 2**62]))
     return scores_table("member", sequences, facts, schema=schema, grid=GRID)
 
 
@@ -128,6 +128,7 @@ def test_stored_facts_read_as_they_were(tmp_path):
     assert table.column("sequence_id").to_pylist() == [5, 5, 7, 7]
     assert table.column("context").to_pylist() == [2, 4, 2, 4]
     assert table.column("offset").to_pylist() == [0, 0, 3, 3]
+    assert table.column("window_hash").to_pylist() == [-9, -9, 2**62, 2**62]
     assert table.column("group").to_pylist() == ["member"] * 4
     assert table.column("num_repeats").null_count == 4
     assert table.column("first_mismatch").to_pylist() == [2, 10, 0, 0]
@@ -267,6 +268,15 @@ def test_reader_refuses_a_damaged_page(tmp_path):
     path.write_bytes(content)
     with pytest.raises(StoreError, match="damaged"):
         list(read_scores(open_study(folder), "tiny", partial=True))
+
+
+def test_scores_without_a_column_are_refused(tmp_path):
+    """A table of an older version lacks what is asked for: one line that names the column and says what to do."""
+    run = make_run()
+    folder = make_folder(tmp_path, run)
+    commit_shard(folder, run, SHARD, make_table(run).drop_columns(["window_hash"]), num_short=0)
+    with pytest.raises(StoreError, match=r"no column window_hash; .*: score the study again"):
+        list(read_scores(open_study(folder), "tiny", columns=["sequence_id", "window_hash"], partial=True))
 
 
 def test_another_run_is_refused(tmp_path):

@@ -66,7 +66,7 @@ class RunIdentity:
     """Sequences per pass, as resolved: a resume composes the same batches."""
     shard_rows: int
     versions: dict[str, str]
-    """Of mnemoscope, torch and transformers."""
+    """Of mnemoscope, of the scores table's format, of torch and of transformers."""
 
     @property
     def grid(self) -> Grid:

@@ -30,7 +30,7 @@ from mnemoscope.files import remove_abandoned
 from mnemoscope.identity import ModelIdentity, RunIdentity
 from mnemoscope.manifest import remove_manifest, write_manifest
 from mnemoscope.progress import Progress
-from mnemoscope.shards import SequenceRows, ShardRange, scores_schema, scores_table
+from mnemoscope.shards import SCORES_FORMAT, SequenceRows, ShardRange, hash_windows, scores_schema, scores_table
 from mnemoscope.store import (
     STUDY_FILE,
     Run,
@@ -229,7 +229,8 @@ def _describe_run(job: _Job, model: ModelConfig, identity: ModelIdentity, batch_
         mode=config.mode,
         batch_size=batch_size,
         shard_rows=config.shard_rows,
-        versions={"mnemoscope": __version__} | {name: version(name) for name in ("torch", "transformers")},
+        versions={"mnemoscope": __version__, "scores": str(SCORES_FORMAT)}
+        | {name: version(name) for name in ("torch", "transformers")},
     )
     return Run(
         label=model.label,
@@ -334,7 +335,8 @@ class ShardScorer:
         schema = scores_schema(
             identity.grid, mode=identity.mode, label=self.run.label, fingerprint=self.run.fingerprint
         )
-        rows = SequenceRows(windows.sequence_ids, windows.offsets, _repeats(text, part, windows.sequence_ids))
+        repeats = _repeats(text, part, windows.sequence_ids)
+        rows = SequenceRows(windows.sequence_ids, windows.offsets, repeats, hash_windows(windows.tokens))
         table = scores_table(shard.group, rows, facts, schema=schema, grid=identity.grid)
         return commit_shard(self.folder, self.run, shard, table, num_short=windows.num_short)
 

@@ -288,10 +288,16 @@ def read_scores(
 
 
 def read_shard(folder: Path, run: Run, shard: ShardRange, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """The table of one shard; StoreError where it cannot be read or a page's checksum is wrong."""
+    """The table of one shard; StoreError where it cannot be read, lacks a column or a page's checksum is wrong."""
     path = shard_path(folder, run, shard)
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            missing = sorted(set(columns or ()) - set(file.schema_arrow.names))
+            if missing:
+                raise StoreError(
+                    f"{path}: no column {', '.join(missing)}; expected scores of this version of Mnemoscope: "
+                    "score the study again, into another results folder"
+                )
             return file.read(None if columns is None else list(columns))
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{path}: damaged ({error}); run the study again to have it redone") from error

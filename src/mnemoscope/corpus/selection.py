@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,9 @@ from mnemoscope.corpus.corpus import Corpus
 from mnemoscope.corpus.draws import sample_below
 from mnemoscope.corpus.sources import Source, find_sources, reason
 from mnemoscope.errors import CorpusError
+
+_MAX_REPEATS: Final = 2**31 - 1
+"""The scores hold them in 32 bits."""
 
 
 @final
@@ -97,8 +100,20 @@ def _read_sequences(
     if len(twice):
         row = int(order[twice[0] + 1])
         raise CorpusError(f"{source.address}, row {row}: sequence_id {int(ids[twice[0]])} again; expected each once")
-    has_repeats = "num_repeats" in table.column_names
-    return ids, _integers(source, table, "num_repeats")[order] if has_repeats else None
+    return ids, _repeats(source, table)[order] if "num_repeats" in table.column_names else None
+
+
+def _repeats(source: Source, table: pa.Table) -> NDArray[np.int64]:
+    """The numbers of repeats, in the file's order; what the scores cannot hold is refused here."""
+    num_repeats = _integers(source, table, "num_repeats")
+    outside = (num_repeats < 0) | (num_repeats > _MAX_REPEATS)
+    if outside.any():
+        row = int(np.argmax(outside))
+        raise CorpusError(
+            f"{source.address}, row {row}: num_repeats {table.column('num_repeats')[row].as_py()}; "
+            f"expected 0 to {_MAX_REPEATS}"
+        )
+    return num_repeats
 
 
 def _read_table(source: Source) -> pa.Table:
