@@ -232,7 +232,7 @@ def status(folder: Path, *, verify: Annotated[bool, Parameter(negative="")] = Fa
 
 def _run(config: StudyConfig, folder: Path) -> None:
     """Score what is missing, analyse, draw, and print the tables and where everything lies."""
-    from mnemoscope.findings import analyze, save_findings
+    from mnemoscope.findings import analyze, of_final_models, save_findings
     from mnemoscope.progress import show_progress
     from mnemoscope.report.tables import print_results
     from mnemoscope.run import run_study
@@ -242,7 +242,7 @@ def _run(config: StudyConfig, folder: Path) -> None:
     results = analyze(finished)
     figures = save_findings(finished, results)
     console = _console()
-    print_results(results, console)
+    print_results({name: of_final_models(finished, result) for name, result in results.items()}, console)
     _print_places(finished, figures, console)
 
 

@@ -68,13 +68,13 @@ def save_findings(study: Study, results: dict[str, AnalysisResult], *, figures: 
         }
         write_atomically(folder / f"{name}.json", (json.dumps(content, indent=1) + "\n").encode())
         if figures:
-            drawn += _draw(_of_final_models(study, result), study.folder / "figures")
+            drawn += _draw(of_final_models(study, result), study.folder / "figures")
     return drawn
 
 
-def _of_final_models(study: Study, result: AnalysisResult) -> AnalysisResult:
-    """A result of curves, for its figures, without intermediate checkpoints: a panel each would bury the sizes."""
-    if not isinstance(result, FrequencyResult | EntropyResult):
+def of_final_models(study: Study, result: AnalysisResult) -> AnalysisResult:
+    """A result of traces, to be drawn or printed, without intermediate checkpoints: they would bury the sizes."""
+    if not isinstance(result, FrequencyResult | EntropyResult | EmbeddingsResult):
         return result
     last: dict[str, float] = {}
     for run in study.runs.values():

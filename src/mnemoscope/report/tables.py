@@ -14,6 +14,7 @@ from rich.table import Table
 from mnemoscope.analyses import AnalysisResult
 from mnemoscope.analyses.factors import FactorsResult
 from mnemoscope.intervals import share_decimals
+from mnemoscope.report.cells import SMALL, SMALL_CAPTION, percent
 from mnemoscope.report.layout import (
     PIPE_WIDTH,
     Column,
@@ -26,6 +27,7 @@ from mnemoscope.report.layout import (
     print_table,
     spread_labels,
 )
+from mnemoscope.report.perspective_tables import perspective_tables
 from mnemoscope.report.rows import (
     Record,
     along_both_lengths,
@@ -39,15 +41,13 @@ from mnemoscope.report.rows import (
 )
 from mnemoscope.status import StudyStatus
 
-SMALL = "!"
-SMALL_CAPTION = "! fewer than 30 sequences"
-
 
 def print_results(results: Mapping[str, AnalysisResult], console: Console) -> None:
-    """Prints the factors' tables and then every finding, with its verdict on what was published."""
-    for result in results.values():
-        if isinstance(result, FactorsResult):
-            print_tables(result, console)
+    """Prints the tables of every perspective and then every finding, with its verdict on what was published."""
+    for number, result in enumerate(results.values()):
+        if number:
+            console.print()
+        print_tables(result, console)
     for name, result in results.items():
         console.print()
         console.print(literal(f"{name}: {result.finding.verdict}"), style="bold")
@@ -56,9 +56,11 @@ def print_results(results: Mapping[str, AnalysisResult], console: Console) -> No
     console.print("Every cell, model and form is in the stored tables.", soft_wrap=not console.is_terminal)
 
 
-def print_tables(result: FactorsResult, console: Console) -> None:
+def print_tables(result: AnalysisResult, console: Console) -> None:
     """Prints every table that has rows; as wide as the terminal, or as it needs to be in a pipe."""
-    for number, table in enumerate(factor_tables(result, console_width(console))):
+    width = console_width(console)
+    build = factor_tables if isinstance(result, FactorsResult) else perspective_tables
+    for number, table in enumerate(build(result, width)):  # pyright: ignore[reportArgumentType]  one of its own kind
         if number:
             console.print()
         print_table(table, console)
@@ -296,26 +298,11 @@ def _coefficient(row: Record) -> str:
 
 
 def _share(row: Record | None, *, mark: str = SMALL) -> str:
-    return "" if row is None else _percent(row, "share", mark)
+    return "" if row is None else percent(row, "share", mark=mark)
 
 
 def _excess(row: Record | None) -> str:
-    return "" if row is None or row["excess"] is None else _percent(row, "excess", SMALL)
-
-
-def _percent(row: Record, name: str, mark: str) -> str:
-    """A share in percent with its interval, to the digits that supports, and a mark where few sequences carry it."""
-    if row[name] is None:
-        return "no sequences"
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    decimals = share_decimals(low, high)
-    value, lower, upper = (_exact(number) or f"{100 * number:.{decimals}f}" for number in (row[name], low, high))
-    return f"{value} ({lower}, {upper})" + (mark if row["small_stratum"] else "")
-
-
-def _exact(share: float) -> str:
-    """No share and a whole one are exact: they need no decimals."""
-    return {0.0: "0", 1.0: "100"}.get(share, "")
+    return "" if row is None or row["excess"] is None else percent(row, "excess")
 
 
 def _totals(rows: Iterable[Record]) -> str:
