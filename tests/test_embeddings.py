@@ -171,7 +171,7 @@ def test_planted_order_shrinking_and_spread_are_found(result):
         )
         assert row["spread"] == pytest.approx(spread, rel=0.05)
         assert row["spread_per_width"] == pytest.approx(row["spread"] / 4)
-    assert "larger models spread further" in result.finding.sentence
+    assert "larger models spread further" in result.finding.sentence.lower()
     assert "3 of 3 models" in result.finding.sentence
 
 
@@ -182,7 +182,7 @@ def test_random_groups_are_not_found():
     assert found.finding.verdict != "holds"
     assert row["separation_p"] > 0.05
     assert abs(row["order"]) < 0.4
-    assert "cannot be told from random groups" in found.finding.sentence
+    assert "cannot be told from random groups" in found.finding.sentence.lower()
     pairs = found.distances.to_pylist()
     within = [row["random_distance_low"] <= row["distance"] <= row["random_distance_high"] for row in pairs]
     assert np.mean(within) > 0.85
@@ -194,7 +194,7 @@ def test_scores_apart_but_in_no_order_fail():
     """Groups far apart in a shuffled order: separable, and the order is said not to be reproduced."""
     found = embeddings({"model": planted(order=False)}, num_resamples=60)
     assert found.finding.verdict == "fails"
-    assert "scores lie apart, but not in order" in found.finding.sentence
+    assert "scores lie apart, but not in order" in found.finding.sentence.lower()
     assert found.finding.figures["not_reproduced"] == "the order of scores"
 
 
@@ -204,14 +204,14 @@ def test_distance_that_grows_is_said_not_to_reproduce():
     backwards = sample(one.num_matched, one.states[:, ::-1])
     found = embeddings({"model": backwards}, num_resamples=40)
     assert found.finding.verdict == "fails"
-    assert "the distance between scores grows" in found.finding.sentence
+    assert "the distance between scores grows" in found.finding.sentence.lower()
 
 
 def test_smaller_models_that_spread_further_fail_the_size_claim():
     """The planted spreads the other way round: larger models spread less."""
     samples = [planted(spread=8 - 2.0 * size, seed=size, size=10**size, label=f"m{size}") for size in (1, 2)]
     found = embeddings({one.label: one for one in samples}, num_resamples=40)
-    assert "larger models spread less" in found.finding.sentence
+    assert "larger models spread less" in found.finding.sentence.lower()
     assert found.finding.verdict == "fails"
 
 
@@ -310,7 +310,7 @@ def test_small_and_empty_strata_are_named_and_left_out():
     assert notes[4] == (20, True, None)
     for name in ("num_matched", "other_num_matched"):
         assert not {3, 5} & set(found.distances[name].to_pylist())
-    assert "7 scores (1 left out as too small, 1 empty)" in found.finding.sentence
+    assert "7 scores (1 left out as too small, 1 empty)" in found.finding.sentence.lower()
 
 
 def test_a_side_without_two_groups_is_said_so():
@@ -340,7 +340,7 @@ def test_only_the_last_checkpoint_of_a_size_speaks_of_size():
     early, late = planted(label="early", step=10), planted(label="late", step=20, seed=1)
     found = embeddings({"early": early, "late": late}, num_resamples=20)
     assert found.finding.figures["num_models"] == 1
-    assert "one model size" in found.finding.sentence
+    assert "one model size" in found.finding.sentence.lower()
     assert set(found.trend["num_points"].to_pylist()) == {1}
 
 
@@ -370,7 +370,7 @@ def test_control_is_beside_the_members():
     found = embeddings({"model": both}, num_resamples=40)
     assert [row["group"] for row in found.models.to_pylist()] == ["member", "control"]
     assert found.finding.figures["control_order_low"] < 0.3 < found.finding.figures["order_low"]
-    assert "in the control" in found.finding.sentence
+    assert "in the control" in found.finding.sentence.lower()
 
 
 def test_every_column_is_described():

@@ -11,10 +11,10 @@ Verdict = Literal["holds", "fails", "undecided"]
 
 
 class Finding(NamedTuple):
-    """What an analysis found: one sentence computed from its tables, and the numbers in it."""
+    """What an analysis found, in a few plain sentences computed from its tables, and the numbers in them."""
 
     sentence: str
-    """One sentence, with numbers and intervals; plain where something did not hold."""
+    """With numbers and intervals; plain where something did not hold."""
     verdict: Verdict
     """Whether the published finding holds here; `undecided` where the data cannot say."""
     figures: Mapping[str, int | float | str | None]

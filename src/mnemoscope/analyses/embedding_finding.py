@@ -48,7 +48,9 @@ def find_embedding_effects(
         *_probe(separability.to_pylist(), largest, figures),
         *_shortfalls(verdicts, figures),
     ]
-    return Finding(f"{_amount(largest, figures)}: {'; '.join(parts)}.", _join(verdicts), figures)
+    sentences = [_amount(largest, figures), *parts]
+    spoken = " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
+    return Finding(spoken, _join(verdicts), figures)
 
 
 def judge_order(row: Record, alpha: float) -> Verdict:
@@ -104,7 +106,7 @@ def _amount(row: Record, figures: Figures) -> str:
     ]
     groups = f"{row['num_groups']} scores" + (f" ({', '.join(missing)})" if missing else "")
     counts = f"{row['num_sequences']:,} sequences in {row['num_clusters']:,} clusters"
-    return f"In {row['model']} ({row['group']}{place}), {counts} of {groups}"
+    return f"In {row['model']} ({row['group']}{place}): {counts} of {groups}"
 
 
 def _order(row: Record, rows: Sequence[Record], alpha: float, figures: Figures) -> str:
@@ -145,10 +147,8 @@ def _dynamics(row: Record, rows: Sequence[Record], alpha: float, figures: Figure
     verbs = {"holds": "shrinks", "fails": "grows", "undecided": "does not demonstrably change"}
     cosine = {"holds": "stays", "fails": "does not stay", "undecided": "may or may not stay"}
     text = f"from the first to the last quarter of decoding the distance between scores {verbs[shrinking]} "
-    text += f"({percent}) and the cosine {cosine[steady]} ({_plain(row, 'cosine_change', signed=True)}"
-    if row["neighbour_cosine_change"] is not None:
-        text += f"; of neighbours without the grand mean {_plain(row, 'neighbour_cosine_change', signed=True)}"
-    return f"{text}), both as published in {num_models} of {len(rows)} models"
+    text += f"({percent}) and their cosine {cosine[steady]} ({_plain(row, 'cosine_change', signed=True)})"
+    return f"{text}, both as published in {num_models} of {len(rows)} models"
 
 
 def _size(rows: Sequence[Record], trend: Sequence[Record], figures: Figures) -> tuple[Verdict, str]:
@@ -172,7 +172,7 @@ def _size(rows: Sequence[Record], trend: Sequence[Record], figures: Figures) -> 
     scaled = _rise(rows[0], rows[-1], "shared_spread_per_scatter")
     figures |= {f"size_scaled_difference{end}": value for end, value in zip(("", "_low", "_high"), scaled, strict=True)}
     numbers = f"{_signed(rise)} in spread / sqrt(width) from {rows[0]['model']} to {rows[-1]['model']}"
-    numbers += f", relative to the scatter within scores {_signed(scaled)}{_slope(trend, rows[-1]['group'], figures)}"
+    _note_slope(trend, rows[-1]["group"], figures)
     if rise.high < 0:
         return "fails", f"larger models spread less ({numbers})"
     if num_falls:
@@ -191,12 +191,10 @@ def _rise(one: Record, other: Record, name: str) -> Amount:
     return difference(second, first)
 
 
-def _slope(trend: Sequence[Record], side: str, figures: Figures) -> str:
+def _note_slope(trend: Sequence[Record], side: str, figures: Figures) -> None:
     rows = [row for row in trend if row["group"] == side and row["quantity"] == "shared_spread_per_width"]
-    if not rows or rows[0]["slope"] is None:
-        return ""
-    figures |= {f"size_{name}": rows[0][name] for name in ("slope", "slope_low", "slope_high", "p_value", "num_points")}
-    return f"; {_plain(rows[0], 'slope', signed=True)} per tenfold parameters over {rows[0]['num_points']} models"
+    names = ("slope", "slope_low", "slope_high", "p_value", "num_points") if rows else ()
+    figures |= {f"size_{name}": rows[0][name] for name in names}
 
 
 def _probe(separability: Sequence[Record], model: Record, figures: Figures) -> list[str]:
