@@ -17,6 +17,7 @@ from mnemoscope import run as run_module
 from mnemoscope import texts
 from mnemoscope.config import CorpusConfig, ModelConfig, StudyConfig
 from mnemoscope.coverage import audit_coverage
+from mnemoscope.engines.local import LocalEngine
 from mnemoscope.errors import CorpusError, ModelError, StoreError
 from mnemoscope.manifest import read_manifest
 from mnemoscope.run import run_study
@@ -254,9 +255,9 @@ def test_manifest_never_stands_beside_unfinished_work(config, tmp_path):
     stood = []
 
     class Watching:
-        def run(self, tasks, worker):
+        def run(self, tasks, make_worker, tell):
             stood.append(read_manifest(study.folder))
-            return (worker(task) for task in tasks)
+            return LocalEngine().run(tasks, make_worker, tell)
 
     run_study(config, study.folder, engine=Watching())
     assert stood == [None] and read_manifest(study.folder) is not None
@@ -348,8 +349,8 @@ def test_another_engine_says_the_same(config, study, tmp_path):
     """An engine that works through the shards backwards leaves byte-identical tables."""
 
     class Backwards:
-        def run(self, tasks, worker):
-            return (worker(task) for task in reversed(tasks))
+        def run(self, tasks, make_worker, tell):
+            return LocalEngine().run(tasks[::-1], make_worker, tell)
 
     run_study(config, tmp_path / "out", engine=Backwards())
     assert hash_tables(tmp_path / "out") == hash_tables(study.folder)

@@ -20,6 +20,7 @@ from mnemoscope.version import __version__
 if TYPE_CHECKING:
     from mnemoscope.config import CorpusConfig, Grid, ModelConfig, StudyConfig
     from mnemoscope.corpus import open_corpus, read_windows, select_sequences
+    from mnemoscope.engines.local import LocalEngine
     from mnemoscope.errors import MnemoscopeError
     from mnemoscope.facts import MatchFacts
     from mnemoscope.findings import analyze, save_findings
@@ -33,6 +34,7 @@ _HOME = {
     "config": ("CorpusConfig", "Grid", "ModelConfig", "StudyConfig"),
     "study_file": ("load_study",),
     "corpus": ("open_corpus", "read_windows", "select_sequences"),
+    "engines.local": ("LocalEngine",),
     "errors": ("MnemoscopeError",),
     "facts": ("MatchFacts",),
     "findings": ("analyze", "save_findings"),
@@ -59,6 +61,7 @@ __all__ = [  # noqa: RUF022  in the order of the modules
     "CausalLM",
     "load_model",
     "wrap_network",
+    "LocalEngine",
     "run_study",
     "MatchFacts",
     "score_sequences",

@@ -62,7 +62,7 @@ def demo(
 
 
 @app.command
-def study(file: Path, *, out: Path | None = None) -> None:
+def study(file: Path, *, out: Path | None = None, workers: str = "auto") -> None:
     """Score several models or checkpoints over one corpus and its control, as a study file says.
 
     Parameters
@@ -71,11 +71,13 @@ def study(file: Path, *, out: Path | None = None) -> None:
         The study: a TOML file with [[models]], [corpus], [control], contexts and continuations.
     out
         Folder of the results (default: the file's name without .toml). An unfinished one is finished.
+    workers
+        Processes that score at once, each with a model of its own, or `auto`: one per GPU, and one without GPUs.
     """
     from mnemoscope.study_file import load_study, resolve_paths
 
     config = resolve_paths(load_study(file), file.absolute().parent)
-    _run(config, out or file.with_suffix(""))
+    _run(config, out or file.with_suffix(""), workers)
 
 
 @app.command
@@ -108,6 +110,7 @@ def score(
     seed: Annotated[int, Parameter(group=_CORPUS)] = 0,
     batch_size: str = "auto",
     shard_rows: int = 4096,
+    workers: str = "auto",
 ) -> None:
     """Score one model over one corpus; the same command again finishes what was interrupted.
 
@@ -168,6 +171,8 @@ def score(
         Sequences per forward pass, or `auto`: by free memory.
     shard_rows
         Sequences per shard of the store: the most that a kill can lose.
+    workers
+        Processes that score at once, each with a model of its own, or `auto`: one per GPU, and one without GPUs.
     """
     reading = CorpusConfig(
         path=tuple(corpus),
@@ -206,6 +211,7 @@ def score(
             shard_rows=shard_rows,
         ),
         out,
+        workers,
     )
 
 
@@ -230,15 +236,17 @@ def status(folder: Path, *, verify: Annotated[bool, Parameter(negative="")] = Fa
         sys.exit(1)
 
 
-def _run(config: StudyConfig, folder: Path) -> None:
+def _run(config: StudyConfig, folder: Path, workers: str = "auto") -> None:
     """Score what is missing, analyse, draw, and print the tables and where everything lies."""
+    from mnemoscope.engines.local import LocalEngine
     from mnemoscope.findings import analyze, of_final_models, save_findings
     from mnemoscope.progress import show_progress
     from mnemoscope.report.tables import print_results
     from mnemoscope.run import run_study
 
+    engine = LocalEngine("auto" if workers == "auto" else _whole_number("--workers", workers))
     with show_progress(sys.stderr) as progress:
-        finished = run_study(config, folder, progress=progress, command=shlex.join(sys.argv))
+        finished = run_study(config, folder, engine=engine, progress=progress, command=shlex.join(sys.argv))
     results = analyze(finished)
     figures = save_findings(finished, results)
     console = _console()

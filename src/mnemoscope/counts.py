@@ -19,8 +19,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mnemoscope.config import CountsConfig, StudyConfig
-from mnemoscope.counting import SampledRows, count_corpus, counts_table, find_clusters, plan_counts
+from mnemoscope.count_parts import count_in_parts
+from mnemoscope.counting import SampledRows, counts_table, find_clusters, plan_counts
 from mnemoscope.derived import Derived, key_of
+from mnemoscope.engines import Engine, Once
 from mnemoscope.errors import StoreError
 from mnemoscope.store import Study, encode_table
 from mnemoscope.texts import GroupText
@@ -63,18 +65,19 @@ def plan_study_counts(study: Study, config: StudyConfig) -> CountPlan | None:
 def write_counts(
     plan: CountPlan,
     config: CountsConfig | None,
-    texts: dict[str, GroupText],
+    texts: Once[dict[str, GroupText]],
     *,
+    engine: Engine,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Count a plan's sequences and commit the table; `progress` hears of the rows read and of all rows."""
-    tokens_RW = _read_windows(plan.rows, texts)
+    tokens_RW = _read_windows(plan.rows, texts())
     if config is None or not len(tokens_RW):
         table = _clusters_alone(plan.rows, tokens_RW)
     else:
         sizes = [n for n in config.ngrams if n <= tokens_RW.shape[1]]
         request = plan_counts(tokens_RW, ngram_sizes=sizes)
-        counts = count_corpus(request, texts["member"].corpus, progress=progress)
+        counts = count_in_parts(request, texts, engine=engine, progress=progress)
         table = counts_table(request, counts, plan.rows, fingerprint=plan.key)
     plan.derived.write(plan.key, [".parquet"], lambda paths: _write(paths[".parquet"], table))
 

@@ -5,6 +5,7 @@ MnemoscopeError          never raised itself; the command line turns each into o
 ├── CorpusError          a corpus file that is not what it says it is (names file, place, expectation)
 ├── ModelError           a model that cannot be loaded safely, or that does not fit the corpus
 ├── ScoringError         logits that are not numbers (names the sequence)
+├── EngineError          worker processes that end without a word, again and again (names the shard)
 └── StoreError           a results folder of another run, not writable, full, or damaged
 """
 
@@ -37,6 +38,10 @@ class ScoringError(MnemoscopeError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class EngineError(MnemoscopeError):
+    """A task that several worker processes did not live to finish."""
 
 
 class StoreError(MnemoscopeError):

@@ -19,6 +19,7 @@ from typing import BinaryIO, Final
 from mnemoscope.errors import StoreError
 
 TEMPORARY_SUFFIX: Final = ".tmp"
+_READ_ONLY: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -46,6 +47,38 @@ def telling_refusals(path: Path) -> Generator[None]:
             else "choose a results folder that can be written"
         )
         raise StoreError(f"{path}: cannot be written ({error.strerror or error}); {advice}") from error
+
+
+@contextmanager
+def locked(path: Path) -> Generator[None]:
+    """Keeps every other process out that asks for the same; a dead one's lock ends with it.
+
+    The lock lies on a file beside `path`, gone in the end. Where nothing can be written there is nothing to guard.
+    """
+    name = path.with_name(f".{path.name}.lock{TEMPORARY_SUFFIX}")
+    with telling_refusals(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file = _lock(name)
+    except OSError as error:
+        if error.errno not in _READ_ONLY:
+            raise StoreError(f"{name}: cannot be locked ({error.strerror or error})") from error
+        yield
+        return
+    with file:
+        try:
+            yield
+        finally:
+            name.unlink(missing_ok=True)
+
+
+def _lock(name: Path) -> BinaryIO:
+    while True:
+        file = name.open("ab")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # its last holder removed it while this one waited
 
 
 def sync_folder(folder: Path) -> None:

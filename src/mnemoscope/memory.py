@@ -23,9 +23,14 @@ ACTIVATIONS_PER_TOKEN: Final = 20
 """Widths of activations alive at a time in a layer: residual, queries, keys, values, and a four-fold MLP twice."""
 
 
-def choose_batch_size(model: CausalLM, grid: Grid, mode: Mode) -> int:
-    """Sequences per pass for a model and a grid, at least 1: what fits into the memory that is free now."""
-    fitting = int(SHARE_OF_FREE * free_bytes(model.device) / bytes_per_sequence(model, grid, mode))
+def choose_batch_size(model: CausalLM, grid: Grid, mode: Mode, num_workers: int = 1) -> int:
+    """Sequences per pass for a model and a grid, at least 1: what fits into the memory that is free now.
+
+    Workers that share the device's memory each get their part of it, and each needs the weights.
+    """
+    weights = sum(parameter.nbytes for parameter in model.network.parameters())
+    free = (free_bytes(model.device) - (num_workers - 1) * weights) / num_workers
+    fitting = int(SHARE_OF_FREE * free / bytes_per_sequence(model, grid, mode))
     return max(1, min(fitting, MOST_SEQUENCES[model.device.type], model.batch_limit))
 
 

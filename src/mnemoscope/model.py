@@ -143,7 +143,8 @@ def load_model(config: ModelConfig, *, base: Path | None = None) -> CausalLM:
         )
     folder = source or _hub_snapshot(config)
     commit = None if source else folder.name
-    return wrap_network(network.to(device), config=config, hashes=hash_files(folder), commit=commit)
+    hashes = hash_files(folder, with_code=config.remote_code)
+    return wrap_network(network.to(device), config=config, hashes=hashes, commit=commit)
 
 
 def wrap_network(
@@ -215,14 +216,21 @@ def find_files(config: ModelConfig, *, base: Path | None = None) -> Path | None:
         return None
 
 
-def hash_files(folder: Path) -> FileHashes:
-    """The hashes of a model's files: of one weights file, what `sha256sum` says; of several, of all in name order."""
+def hash_files(folder: Path, *, with_code: bool = False) -> FileHashes:
+    """The hashes of a model's files: of one weights file, what `sha256sum` says; of several, of all in name order.
+
+    The settings' hash covers the Python files in the folder too where their code is run.
+    """
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
             while block := file.read(1 << 24):
                 digest.update(block)
-    return FileHashes(digest.hexdigest(), _hash_settings(json.loads((folder / "config.json").read_bytes())))
+    settings = json.loads((folder / "config.json").read_bytes())
+    if with_code:
+        code = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.py"))}
+        settings |= {"code_sha256": code}
+    return FileHashes(digest.hexdigest(), _hash_settings(settings))
 
 
 def _hub_snapshot(config: ModelConfig) -> Path:

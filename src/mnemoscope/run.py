@@ -9,36 +9,29 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from collections import Counter
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mnemoscope.config import Mode, ModelConfig, StudyConfig
-from mnemoscope.corpus import Windows, check_vocabulary
+from mnemoscope.config import ModelConfig, StudyConfig
 from mnemoscope.counts import plan_study_counts, write_counts
-from mnemoscope.engines import Engine
+from mnemoscope.engines import Engine, Once
 from mnemoscope.engines.local import LocalEngine
-from mnemoscope.errors import ModelError, ScoringError
-from mnemoscope.facts import MatchFacts
+from mnemoscope.errors import ModelError
 from mnemoscope.files import remove_abandoned
 from mnemoscope.identity import ModelIdentity, RunIdentity
 from mnemoscope.manifest import remove_manifest, write_manifest
 from mnemoscope.progress import Progress
-from mnemoscope.shards import SCORES_FORMAT, SequenceRows, ShardRange, hash_windows, scores_schema, scores_table
+from mnemoscope.scorer import ScorerFactory, facts_of
+from mnemoscope.shards import SCORES_FORMAT, ShardRange
 from mnemoscope.store import (
     STUDY_FILE,
     Run,
-    ShardRecord,
     Study,
     begin_run,
     check_run,
-    commit_shard,
     find_damage,
     open_study,
     outstanding_shards,
@@ -46,6 +39,7 @@ from mnemoscope.store import (
     register_models,
     run_folder,
     set_aside,
+    study_lock,
 )
 from mnemoscope.study_file import load_study, resolve_paths
 from mnemoscope.texts import GroupText, check_fit, open_texts
@@ -75,14 +69,15 @@ def run_study(
     config = resolve_paths(config, Path.cwd())
     _check_sources(config)
     first = load_study(folder / STUDY_FILE).models if (folder / STUDY_FILE).is_file() else config.models
-    texts = open_texts(config, first_model=first[0])
+    texts = Once(partial(open_texts, config, first_model=first[0]))
     job = _Job(config, texts, folder, engine or LocalEngine(), progress or _say_nothing)
     for model in config.models:
         _run_model(job, model)
     _count(job)
-    study = open_study(folder)
-    if not write_manifest(study, command=command, duration_seconds=time.monotonic() - began):
-        _log.warning("%s: models of its study.toml are not complete; no manifest is written", folder)
+    with study_lock(folder):
+        study = open_study(folder)
+        if not write_manifest(study, command=command, duration_seconds=time.monotonic() - began):
+            _log.warning("%s: models of its study.toml are not complete; no manifest is written", folder)
     return study
 
 
@@ -98,7 +93,7 @@ class _Job(NamedTuple):
     """What all models of a call share."""
 
     config: StudyConfig
-    texts: dict[str, GroupText]
+    texts: Once[dict[str, GroupText]]
     folder: Path
     engine: Engine
     progress: Progress
@@ -106,29 +101,35 @@ class _Job(NamedTuple):
 
 def _run_model(job: _Job, model_config: ModelConfig) -> None:
     """Score and trace what one model's run lacks; the model is not even loaded where that is nothing."""
-    load = lru_cache(lambda: _load(model_config))
-    there = read_run(job.folder, model_config.label)
-    if there is not None and _is_finished(job, model_config, there):
-        _remove_leftovers(job.folder, there)
-        _register(job, model_config.label)
-        _trace(job, there, load)
-        return
-    model = load()
+    load = Once(partial(_load, model_config))
+    run = read_run(job.folder, model_config.label)
+    if run is not None and _is_finished(job, model_config, run):
+        _remove_leftovers(job.folder, run)
+        with study_lock(job.folder):
+            _register(job, model_config.label)
+    else:
+        run = _begin(job, model_config, run, load())
+        _remove_leftovers(job.folder, run)
+        _set_damage_aside(job.folder, run)
+        _score(job, run, load)
+    _trace(job, run, load)
+
+
+def _begin(job: _Job, model_config: ModelConfig, there: Run | None, model: CausalLM) -> Run:
+    """The run, begun or taken up; refused before anything is written where model, texts or folder do not fit."""
     run = _describe_run(job, model_config, model.identity, _batch_size(job, model, there))
     check_run(job.folder, run)
     if there is None:
-        for text in job.texts.values():
+        for text in job.texts().values():
             check_fit(text, run.identity.model, label=run.label)
             _check_logits(text, run, model)
             _check_tokenizer(text, model_config)
         _check_traceable(job, model)
-    remove_manifest(job.folder)
-    _register(job, run.label)
-    begin_run(job.folder, run)
-    _remove_leftovers(job.folder, run)
-    _set_damage_aside(job.folder, run)
-    _score(job, run, model)
-    _trace(job, run, load)
+    with study_lock(job.folder):  # another process that adds a model forgets those that have not begun
+        remove_manifest(job.folder)
+        _register(job, run.label)
+        begin_run(job.folder, run)
+    return run
 
 
 def _register(job: _Job, label: str) -> None:
@@ -145,12 +146,23 @@ def _is_finished(job: _Job, model: ModelConfig, there: Run) -> bool:
     run = _describe_run(job, model, stored, batch_size)
     if run != there or stored.dtype != model.dtype:
         return False
-    if model.device not in ("auto", stored.device) or model.attention not in (None, stored.attention):
+    if model.device not in ("auto", stored.device) or not _is_same_attention(job.folder, model, stored):
         return False
     if outstanding_shards(job.folder, there) or find_damage(job.folder, there):
         return False
     folder = find_files(model)
-    return folder is not None and hash_files(folder) == FileHashes(stored.weights_sha256, stored.config_sha256)
+    hashes = FileHashes(stored.weights_sha256, stored.config_sha256)
+    return folder is not None and hash_files(folder, with_code=model.remote_code) == hashes
+
+
+def _is_same_attention(folder: Path, model: ModelConfig, stored: ModelIdentity) -> bool:
+    """Whether the attention asked for is the stored one; the default, which only the network knows, where it was asked
+    for then, too.
+    """
+    if model.attention is not None:
+        return model.attention == stored.attention
+    registered = load_study(folder / STUDY_FILE).models if (folder / STUDY_FILE).is_file() else ()
+    return any(each.label == model.label and each.attention is None for each in registered)
 
 
 def _check_traceable(job: _Job, model: CausalLM) -> None:
@@ -181,27 +193,7 @@ def _check_tokenizer(text: GroupText, config: ModelConfig) -> None:
 def _check_logits(text: GroupText, run: Run, model: CausalLM) -> None:
     """Refuse a model whose logits are no numbers, on one batch of a group, before anything is written."""
     windows = text.read(text.selection.sequence_ids[: run.identity.batch_size], short_rows="skip")
-    _facts_of(run, model, windows, mode="exact")
-
-
-def _facts_of(
-    run: Run, model: CausalLM, windows: Windows, *, mode: Mode, progress: Callable[[int], None] | None = None
-) -> MatchFacts:
-    """The match facts of some windows; an error that one of them causes names its sequence."""
-    from mnemoscope.scoring import score_sequences
-
-    try:
-        return score_sequences(
-            model,
-            windows.tokens,
-            run.identity.grid,
-            mode=mode,
-            batch_size=run.identity.batch_size,
-            progress=progress,
-        )
-    except ScoringError as error:
-        where = "" if error.row is None else f", sequence {windows.sequence_ids[error.row]}"
-        raise ScoringError(f"{run.label}{where}: {error}", error.row) from error
+    facts_of(run, model, windows, mode="exact")
 
 
 def _load(config: ModelConfig) -> CausalLM:
@@ -216,14 +208,17 @@ def _batch_size(job: _Job, model: CausalLM, there: Run | None) -> int:
 
     if job.config.batch_size != "auto":
         return job.config.batch_size
-    return there.identity.batch_size if there else choose_batch_size(model, job.config.grid, job.config.mode)
+    if there is not None:
+        return there.identity.batch_size
+    sharing = job.engine.workers_per_device(model.device.type)
+    return choose_batch_size(model, job.config.grid, job.config.mode, sharing)
 
 
 def _describe_run(job: _Job, model: ModelConfig, identity: ModelIdentity, batch_size: int) -> Run:
     config = job.config
     run = RunIdentity(
         model=identity,
-        groups={group: text.identity for group, text in job.texts.items()},
+        groups={group: text.identity for group, text in job.texts().items()},
         contexts=config.contexts,
         continuations=config.continuations,
         mode=config.mode,
@@ -261,25 +256,24 @@ def _set_damage_aside(folder: Path, run: Run) -> None:
         )
 
 
-def _score(job: _Job, run: Run, model: CausalLM) -> None:
+def _score(job: _Job, run: Run, load: Once[CausalLM]) -> None:
     tasks = outstanding_shards(job.folder, run)
     num_sequences = sum(group.num_sequences for group in run.identity.groups.values())
     num_done = num_sequences - sum(shard.stop - shard.start for shard in tasks)
-    num_begun = 0
+    begun = Counter[ShardRange]()
 
-    def tell(num_scored: int) -> None:
-        nonlocal num_begun
-        num_begun += num_scored
-        job.progress(run.label, num_done + num_begun, num_sequences)
+    def tell(shard: ShardRange, num_scored: int) -> None:
+        begun[shard] += num_scored
+        job.progress(run.label, num_done + begun.total(), num_sequences)
 
-    tell(0)
-    worker = ShardScorer(run=run, model=model, texts=job.texts, folder=job.folder, tell=tell)
-    for record in job.engine.run(tasks, worker):
-        num_done, num_begun = num_done + record.stop - record.start, 0
-        tell(0)
+    job.progress(run.label, num_done, num_sequences)
+    make_scorer = ScorerFactory(run=run, model=load, texts=job.texts, folder=job.folder)
+    for record in job.engine.run(tasks, make_scorer, tell):
+        num_done += record.stop - record.start
+        tell(record.shard, -begun[record.shard])
 
 
-def _trace(job: _Job, run: Run, load: Callable[[], CausalLM]) -> None:
+def _trace(job: _Job, run: Run, load: Once[CausalLM]) -> None:
     """Trace the samples that are not there yet, or that follow from other scores or settings than these."""
     plans = plan_traces(open_study(job.folder), run, job.config)
     for plan in plans:
@@ -295,7 +289,7 @@ def _trace(job: _Job, run: Run, load: Callable[[], CausalLM]) -> None:
             num_done += num_traced
             job.progress(name, num_done, num_sequences)
 
-        write_traces(plan, run, load(), job.texts, progress=tell)
+        write_traces(plan, run, load(), job.texts(), progress=tell)
 
 
 def _count(job: _Job) -> None:
@@ -309,43 +303,9 @@ def _count(job: _Job) -> None:
         plan,
         study.config.counts,
         job.texts,
+        engine=job.engine,
         progress=lambda num_read, num_rows: job.progress("counts, rows of the corpus", num_read, num_rows),
     )
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class ShardScorer:
-    """The worker of a run: scores a range of sequences and commits it."""
-
-    run: Run
-    model: CausalLM
-    texts: dict[str, GroupText]
-    folder: Path
-    tell: Callable[[int], None]
-    """Told the number of sequences behind each batch."""
-
-    def __call__(self, shard: ShardRange) -> ShardRecord:
-        """The commit of the shard, on disk when it returns."""
-        identity, text = self.run.identity, self.texts[shard.group]
-        part = slice(shard.start, shard.stop)
-        windows = text.read(text.selection.sequence_ids[part])
-        check_vocabulary(windows, identity.model.vocab_size, text.corpus)
-        facts = _facts_of(self.run, self.model, windows, mode=identity.mode, progress=self.tell)
-        schema = scores_schema(
-            identity.grid, mode=identity.mode, label=self.run.label, fingerprint=self.run.fingerprint
-        )
-        repeats = _repeats(text, part, windows.sequence_ids)
-        rows = SequenceRows(windows.sequence_ids, windows.offsets, repeats, hash_windows(windows.tokens))
-        table = scores_table(shard.group, rows, facts, schema=schema, grid=identity.grid)
-        return commit_shard(self.folder, self.run, shard, table, num_short=windows.num_short)
-
-
-def _repeats(text: GroupText, part: slice, kept: NDArray[np.int64]) -> NDArray[np.int64] | None:
-    """The repeats of the sequences of a part that were long enough."""
-    if text.selection.num_repeats is None:
-        return None
-    return text.selection.num_repeats[part][np.isin(text.selection.sequence_ids[part], kept)]
 
 
 def _say_nothing(label: str, num_done: int, num_sequences: int) -> None:

@@ -14,7 +14,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeVar
@@ -25,7 +27,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mnemoscope.config import StudyConfig
 from mnemoscope.errors import StoreError
-from mnemoscope.files import hash_file, telling_refusals, write_atomically
+from mnemoscope.files import hash_file, locked, telling_refusals, write_atomically
 from mnemoscope.identity import RunIdentity
 from mnemoscope.shards import ShardRange, matched_bits, per_continuation, plan_shards
 from mnemoscope.study_file import dump_study, load_study
@@ -38,6 +40,7 @@ __all__ = [
     "begin_run",
     "check_run",
     "commit_shard",
+    "final_runs",
     "find_damage",
     "matched_bits",
     "open_study",
@@ -51,6 +54,8 @@ __all__ = [
     "run_folder",
     "set_aside",
     "shard_path",
+    "step_rank",
+    "study_lock",
 ]
 
 STUDY_FILE: Final = "study.toml"
@@ -134,6 +139,20 @@ def open_study(folder: Path | str) -> Study:
     return Study(folder=folder, config=config, runs={label: run for label, run in found.items() if run is not None})
 
 
+def final_runs(study: Study) -> list[Run]:
+    """The run of each source's last training step, in the study's order; a run without a step is its last."""
+    last: dict[str, Run] = {}
+    for run in study.runs.values():
+        if run.source not in last or step_rank(run.training_step) > step_rank(last[run.source].training_step):
+            last[run.source] = run
+    return list(last.values())
+
+
+def step_rank(training_step: int | None) -> float:
+    """Checkpoints in their order; the final model, which has no step, comes after all."""
+    return math.inf if training_step is None else training_step
+
+
 def read_run(folder: Path, label: str) -> Run | None:
     """The run of a model as its run.json has it; None where it has not begun."""
     path = run_folder(folder, label) / "run.json"
@@ -171,13 +190,19 @@ def _another_run(folder: Path, label: str, differences: Sequence[str]) -> StoreE
     )
 
 
+def study_lock(folder: Path) -> AbstractContextManager[None]:
+    """Held while study.toml is read and written anew, and while the manifest is: one process at a time."""
+    return locked(folder / STUDY_FILE)
+
+
 def register_models(
     folder: Path, config: StudyConfig, *, replacing: Sequence[str], before_change: Callable[[], None]
 ) -> None:
     """Write study.toml: the models that have a run there, those in `replacing` anew, and the new ones behind.
 
-    A model that never began and is not asked for any more is forgotten; sections [traces] and [counts] that are there
-    stay when `config` has none. `before_change` is called if the file is about to say something else.
+    A model that never began and is not asked for any more is forgotten; sections [traces], [counts] and [prediction]
+    that are there stay when `config` has none. `before_change` is called if the file is about to say something else.
+    Who calls this holds the `study_lock`, and begins a model's run before letting it go.
     """
     path = folder / STUDY_FILE
     there = load_study(path) if path.is_file() else None
@@ -191,6 +216,7 @@ def register_models(
         models=tuple((given | models)[label] for label in models | given),
         traces=config.traces or (there.traces if there else None),
         counts=config.counts or (there.counts if there else None),
+        prediction=config.prediction or (there.prediction if there else None),
     )
     content = dump_study(merged).encode()
     if not path.is_file() or path.read_bytes() != content:

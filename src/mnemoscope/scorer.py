@@ -1,0 +1,107 @@
+"""A range of sequences -> its shard, scored and committed: the worker of a run, and how it is made in any process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope.config import Mode
+from mnemoscope.corpus import Windows, check_vocabulary
+from mnemoscope.engines import Once
+from mnemoscope.errors import CorpusError, ModelError, ScoringError
+from mnemoscope.facts import MatchFacts
+from mnemoscope.shards import SequenceRows, ShardRange, hash_windows, scores_schema, scores_table
+from mnemoscope.store import Run, ShardRecord, commit_shard
+from mnemoscope.texts import GroupText
+
+if TYPE_CHECKING:
+    from mnemoscope.model import CausalLM
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ScorerFactory:
+    """Makes the workers of a run: here with the model that is loaded already, elsewhere with one of its own."""
+
+    run: Run
+    model: Once[CausalLM]
+    texts: Once[dict[str, GroupText]]
+    folder: Path
+
+    @property
+    def device(self) -> str:
+        """Where the model runs."""
+        return self.run.identity.model.device
+
+    def __call__(self, tell: Callable[[int], None]) -> ShardScorer:
+        """A worker; ModelError or CorpusError where the files are not those any more that the run began with."""
+        model, texts, identity = self.model(), self.texts(), self.run.identity
+        if model.identity != identity.model:
+            raise ModelError(f"{self.run.label}: its files changed while it was scored; expected them to stay")
+        if {group: text.identity for group, text in texts.items()} != identity.groups:
+            raise CorpusError(f"{self.run.label}: the corpora changed while it was scored; expected them to stay")
+        return ShardScorer(run=self.run, model=model, texts=texts, folder=self.folder, tell=tell)
+
+    def release(self) -> None:
+        """Let go of the model."""
+        self.model.release()
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ShardScorer:
+    """The worker of a run: scores a range of sequences and commits it."""
+
+    run: Run
+    model: CausalLM
+    texts: dict[str, GroupText]
+    folder: Path
+    tell: Callable[[int], None]
+    """Told the number of sequences behind each batch."""
+
+    def __call__(self, shard: ShardRange) -> ShardRecord:
+        """The commit of the shard, on disk when it returns."""
+        identity, text = self.run.identity, self.texts[shard.group]
+        part = slice(shard.start, shard.stop)
+        windows = text.read(text.selection.sequence_ids[part])
+        check_vocabulary(windows, identity.model.vocab_size, text.corpus)
+        facts = facts_of(self.run, self.model, windows, mode=identity.mode, progress=self.tell)
+        schema = scores_schema(
+            identity.grid, mode=identity.mode, label=self.run.label, fingerprint=self.run.fingerprint
+        )
+        repeats = _repeats(text, part, windows.sequence_ids)
+        rows = SequenceRows(windows.sequence_ids, windows.offsets, repeats, hash_windows(windows.tokens))
+        table = scores_table(shard.group, rows, facts, schema=schema, grid=identity.grid)
+        return commit_shard(self.folder, self.run, shard, table, num_short=windows.num_short)
+
+
+def _repeats(text: GroupText, part: slice, kept: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """The repeats of the sequences of a part that were long enough."""
+    if text.selection.num_repeats is None:
+        return None
+    return text.selection.num_repeats[part][np.isin(text.selection.sequence_ids[part], kept)]
+
+
+def facts_of(
+    run: Run, model: CausalLM, windows: Windows, *, mode: Mode, progress: Callable[[int], None] | None = None
+) -> MatchFacts:
+    """The match facts of some windows; an error that one of them causes names its sequence."""
+    from mnemoscope.scoring import score_sequences
+
+    try:
+        return score_sequences(
+            model,
+            windows.tokens,
+            run.identity.grid,
+            mode=mode,
+            batch_size=run.identity.batch_size,
+            progress=progress,
+        )
+    except ScoringError as error:
+        where = "" if error.row is None else f", sequence {windows.sequence_ids[error.row]}"
+        raise ScoringError(f"{run.label}{where}: {error}", error.row) from error
