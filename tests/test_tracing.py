@@ -10,7 +10,7 @@ from mnemoscope.config import Grid
 from mnemoscope.errors import ModelError
 from mnemoscope.model import wrap_network
 from mnemoscope.scoring import score_sequences
-from mnemoscope.tracing import trace_sequences
+from mnemoscope.tracing import trace_contexts, trace_sequences
 from networks import build, plant_sequences
 
 GRID = Grid(contexts=(4, 9), continuations=(5, 12))
@@ -114,3 +114,23 @@ def test_model_without_plain_head_is_refused():
 def _negated(output):
     output.logits = -output.logits
     return output
+
+
+@pytest.mark.parametrize("layers", [(), (0, 2)])
+def test_contexts_alone_tell_what_the_whole_sequence_told_of_them(layers):
+    """One pass over the context gives its states and facts; of the first generated token's truth it knows nothing."""
+    network = build("gpt_neox")
+    grid = Grid(contexts=(9,), continuations=(5,))
+    tokens_RW = plant_sequences(network, num_sequences=10, window_tokens=14, contexts=(9,))
+    model = wrap_network(network)
+    whole = trace_sequences(model, tokens_RW, grid, batch_size=4, layers=layers)
+    alone = trace_contexts(model, tokens_RW[:, :9], batch_size=3, layers=layers)
+    states = whole.layer_states_RYKD if layers else whole.truth_states_RWD[:, None, :9]
+    np.testing.assert_allclose(alone.states_RYKD, states, atol=4e-3)
+    np.testing.assert_array_equal(alone.facts.generated_token, whole.truth.generated_token[:, :10])
+    np.testing.assert_array_equal(alone.facts.rank[:, :9], whole.truth.rank[:, :9])
+    np.testing.assert_allclose(alone.facts.log_probability[:, 1:9], whole.truth.log_probability[:, 1:9], atol=1e-4)
+    for name in ("entropy", "margin"):
+        np.testing.assert_allclose(getattr(alone.facts, name)[:, 1:], getattr(whole.truth, name)[:, 1:10], atol=1e-4)
+    assert np.isnan(alone.facts.log_probability[:, 9]).all()
+    assert (alone.facts.rank[:, 9] == -1).all()

@@ -197,6 +197,26 @@ class CountsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PredictionConfig:
+    """Predictors of what a model will recite, trained on its traces."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    models: tuple[str, ...] | None = None
+    """Names of the models whose recitation is predicted (default: the last step of each)."""
+    num_seeds: int = 3
+    """Predictors of each kind, trained from as many seeds."""
+    use_frequency: bool = False
+    """Let predictors see the corpus frequency of the context's n-grams; needs `counts`."""
+    use_copies: bool = False
+    """Let predictors see how many other copies of the window the corpus holds; needs `counts`."""
+
+    def __post_init__(self) -> None:
+        if self.num_seeds < 1:
+            raise ConfigError(f"num_seeds: {self.num_seeds} given; expected 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyConfig:
     """One study: models over one corpus and its control, at one grid."""
 
@@ -222,6 +242,8 @@ class StudyConfig:
     """Per-token facts of a sample, for the analyses of frequency, entropy and embeddings; needs mode `graded`."""
     counts: CountsConfig | None = None
     """Corpus frequencies and copies of the traced sequences, for the analysis of frequency; needs `traces`."""
+    prediction: PredictionConfig | None = None
+    """Predictors trained on the traces, for the analysis of prediction; needs `traces`."""
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -240,6 +262,8 @@ class StudyConfig:
     def _check_traces(self) -> None:
         if self.counts is not None and self.traces is None:
             raise ConfigError("counts: given without traces; expected a [traces] section, whose sequences are counted")
+        if self.prediction is not None:
+            self._check_prediction(self.prediction)
         if self.traces is None:
             return
         if self.mode != "graded":
@@ -259,6 +283,18 @@ class StudyConfig:
         alien = sorted(set(self.traces.contexts or ()) - set(self.contexts))
         if alien or self.traces.contexts == ():
             raise ConfigError(f"traces.contexts: {alien} given; expected some of {list(self.contexts)}")
+
+    def _check_prediction(self, prediction: PredictionConfig) -> None:
+        if self.traces is None:
+            raise ConfigError("prediction: given without traces; expected a [traces] section, from which it is learned")
+        if self.counts is None and (prediction.use_frequency or prediction.use_copies):
+            raise ConfigError(
+                "prediction: use_frequency or use_copies given without counts; expected a [counts] section"
+            )
+        alien = sorted(set(prediction.models or ()) - {model.label for model in self.models})
+        if alien or prediction.models == ():
+            names = ", ".join(model.label for model in self.models)
+            raise ConfigError(f"prediction.models: {alien} given; expected some of {names}")
 
     @property
     def grid(self) -> Grid:

@@ -34,6 +34,14 @@ class Derived:
         """Where the file with this suffix lies."""
         return self.folder / f"{self.stem}{suffix}"
 
+    @property
+    def key(self) -> str | None:
+        """What the files follow from, as their record says; None where they are not all there."""
+        try:
+            return json.loads(self.path(".json").read_bytes())["key"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     def has(self, suffix: str) -> bool:
         """Whether a whole set is there and the file with this suffix is one of it."""
         try:

@@ -21,7 +21,7 @@ from transformers.cache_utils import DynamicCache
 
 from mnemoscope.config import Grid
 from mnemoscope.errors import ModelError
-from mnemoscope.model import CausalLM
+from mnemoscope.model import CausalLM, LayerStates
 from mnemoscope.rollouts import Branches, Rollouts, chunks, greedy_token
 from mnemoscope.scoring import find_branches, first_miss, rollout_places
 
@@ -84,6 +84,45 @@ def trace_sequences(
         ):
             tracer.take_rollouts(branches_read, reader)
     return tracer.traces
+
+
+class ContextTraces(NamedTuple):
+    """What R sequences tell before anything is decoded."""
+
+    facts: TokenFacts
+    """[R, k + 1]: of the prediction of each context token; at index k of the first generated token, whose true token
+    is not looked at: log-probability NaN, rank -1."""
+    states_RYKD: NDArray[np.float16]
+    """float16 [R, Y, k, D]: states of the layers asked for; without any, of the last layer alone."""
+
+
+@torch.inference_mode()
+def trace_contexts(
+    model: CausalLM, contexts_RK: NDArray[np.int64], *, batch_size: int, layers: Sequence[int] = ()
+) -> ContextTraces:
+    """The traces of contexts, int64 [R, k]: one pass over k tokens each; equal to those of `trace_sequences`."""
+    check_traceable(model, layers)
+    facts: list[TokenFacts] = []
+    states: list[NDArray[np.float16]] = []
+    for first_row in range(0, len(contexts_RK), batch_size):
+        tokens_BK = torch.from_numpy(np.ascontiguousarray(contexts_RK[first_row : first_row + batch_size])).to(
+            model.device
+        )
+        read = model.layer_states(tokens_BK, layers) if layers else LayerStates(model.hidden_states(tokens_BK), [])
+        truth_BK = torch.cat([tokens_BK[:, 1:], tokens_BK[:, :1]], dim=1)  # the last is masked below
+        known = read_facts(model, read.last_BTD.flatten(0, 1), truth_BK.flatten())
+        facts.append(_context_facts(known, *tokens_BK.shape))
+        states.append(np.stack([_half(chosen) for chosen in read.chosen or [read.last_BTD]], axis=1))
+    return ContextTraces(TokenFacts(*map(np.concatenate, zip(*facts, strict=True))), np.concatenate(states))
+
+
+def _context_facts(read: TokenFacts, num_rows: int, context: int) -> TokenFacts:
+    """The facts of predictions at index 1 .. k of each row, behind one of nothing at index 0."""
+    facts = TokenFacts.unknown(num_rows, context + 1)
+    for known, new in zip(facts, read, strict=True):
+        known[:, 1:] = new.reshape(num_rows, context)
+    facts.log_probability[:, -1], facts.rank[:, -1] = np.nan, -1
+    return facts
 
 
 def check_traceable(model: CausalLM, layers: Sequence[int]) -> None:
