@@ -62,7 +62,7 @@ def test_one_task_needs_no_process(tmp_path):
 
 
 def test_task_of_a_killed_process_is_done_by_another(tmp_path, caplog):
-    """SIGKILL or an exit in the middle of a task: a new process does it again, and what was told of it is taken back."""
+    """SIGKILL or an exit in the middle of a task: a new process does it again; what was told of it is taken back."""
     tasks = [Number(0), Number(1, "die once"), Number(2, "leave once"), Number(3)]
     results, told = run(tasks, tmp_path)
     assert results == [0, 1, 4, 9]
@@ -155,7 +155,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_nobody_is_left_when_the_parent_goes(tmp_path, number):
-    """Ctrl-C to the whole group: the parent alone hears of it, without a traceback; and a killed parent has no orphans."""
+    """Ctrl-C to the whole group: the parent alone hears of it, in one line; and a killed parent leaves no orphans."""
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)
     env = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
