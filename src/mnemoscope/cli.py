@@ -224,7 +224,8 @@ def status(folder: Path, *, verify: Annotated[bool, Parameter(negative="")] = Fa
     folder
         Folder of the study.
     verify
-        Read every table: checksums, and each selected sequence there exactly once. Exit status 1 if not.
+        Read every table: checksums of scores, traces and counts, and each selected sequence there exactly once. Exit
+        status 1 if not.
     """
     from mnemoscope.report.tables import print_table, status_table
     from mnemoscope.status import read_status
@@ -267,8 +268,8 @@ def _print_places(finished: Study, figures: list[Path], console: Console) -> Non
 
 
 def _verify(folder: Path, console: Console) -> bool:
-    """Whether every shard is undamaged and every selected sequence there once; says what is not."""
-    from mnemoscope.coverage import audit_coverage
+    """Whether every file is undamaged and every selected sequence there once; says what is not."""
+    from mnemoscope.coverage import audit_coverage, find_derived_faults
     from mnemoscope.store import find_damage, open_study
 
     opened = open_study(folder)
@@ -291,7 +292,10 @@ def _verify(folder: Path, console: Console) -> bool:
             markup=False,
             soft_wrap=True,
         )
-    return sound
+    faults = find_derived_faults(opened)
+    for name, fault in faults.items():
+        console.print(f"{name}: {fault or 'undamaged'}", markup=False, soft_wrap=True)
+    return sound and not any(faults.values())
 
 
 def _console() -> Console:

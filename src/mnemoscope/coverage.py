@@ -13,10 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mnemoscope.derived import Derived, find_derived
 from mnemoscope.errors import StoreError
 from mnemoscope.shards import ShardRange
 from mnemoscope.store import Run, Study, outstanding_shards, read_shard, run_folder
 from mnemoscope.texts import GroupText, open_texts
+from mnemoscope.traces import traced_contexts, traces_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,20 @@ def audit_coverage(study: Study, label: str) -> Coverage:
         rows = None if shard in missing else _read_rows(study.folder, run, shard)
         total += audit_shard(texts[shard.group], shard, rows, contexts=run.identity.contexts)
     return total
+
+
+def find_derived_faults(study: Study) -> dict[str, str | None]:
+    """What is wrong with the traces and counts that the study asks for and with all that was derived; None: nothing.
+
+    By name, such as traces/MODEL/k32. Reads every file.
+    """
+    expected: list[Derived] = []
+    if study.config.traces is not None:
+        contexts = traced_contexts(study.config)
+        expected = [traces_of(study.folder, model.label, k) for model in study.config.models for k in contexts]
+        expected.append(Derived(study.folder / "counts", "counts"))
+    sets = dict.fromkeys([*expected, *find_derived(study.folder)])
+    return {each.path("").relative_to(study.folder).as_posix(): each.find_fault() for each in sets}
 
 
 def audit_shard(

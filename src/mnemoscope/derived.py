@@ -51,15 +51,25 @@ class Derived:
 
     def is_current(self, key: str) -> bool:
         """Whether the files are there, undamaged, and follow from what the key stands for."""
+        return self.key == key and self.find_fault() is None
+
+    def find_fault(self) -> str | None:
+        """What is wrong with the files, None where nothing is; reads them all."""
         try:
-            record = json.loads(self.path(".json").read_bytes())
-            files: dict[str, dict[str, Any]] = record["files"]
-            return record["key"] == key and all(
-                self.path(suffix).stat().st_size == facts["bytes"] and hash_file(self.path(suffix)) == facts["sha256"]
-                for suffix, facts in files.items()
-            )
+            files: dict[str, dict[str, Any]] = json.loads(self.path(".json").read_bytes())["files"]
+            for suffix, facts in files.items():
+                path = self.path(suffix)
+                if not path.is_file():
+                    return f"{path.name} is gone"
+                if path.stat().st_size != facts["bytes"]:
+                    return f"{path.name} has {path.stat().st_size} bytes, {facts['bytes']} were written"
+                if hash_file(path) != facts["sha256"]:
+                    return f"{path.name}: its checksum is not the one it was written with"
+        except FileNotFoundError:
+            return "not there"
         except (OSError, ValueError, KeyError, TypeError):
-            return False
+            return "cannot be read"
+        return None
 
     def write(self, key: str, suffixes: Sequence[str], fill: Callable[[Mapping[str, Path]], None]) -> None:
         """Let `fill` write a file for each suffix under a temporary name, then put all in place, the record last."""
@@ -94,6 +104,12 @@ class Derived:
         facts: dict[str, int | str] = {"bytes": temporary.stat().st_size, "sha256": hash_file(temporary)}
         temporary.replace(self.path(suffix))
         return facts
+
+
+def find_derived(folder: Path) -> list[Derived]:
+    """Every set of a study's folder that has a record."""
+    records = sorted(path for kind in ("traces/*", "counts", "predictions/*") for path in folder.glob(f"{kind}/*.json"))
+    return [Derived(path.parent, path.stem) for path in records if "." not in path.stem]
 
 
 def reserve(path: Path) -> None:
