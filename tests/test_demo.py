@@ -39,6 +39,7 @@ RECIPE = Recipe(
     contexts=(8, 16),
     traced_contexts=(16,),
     traced_continuation=8,
+    traced_path_tokens=16,
     continuations=(8, 16),
     rungs_over_time=("large",),
 )
@@ -400,7 +401,8 @@ def test_progress_in_a_pipe_is_a_line_a_quarter() -> None:
 
 def test_tables_of_a_finished_study_are_kept_and_restored(tmp_path):
     """What `keep_tables` took is what `restore_tables` gives back, byte for byte; never over a folder that is there."""
-    from mnemoscope.demo import demo_study, keep_tables, prepare, restore_tables
+    from mnemoscope.demo import demo_study, prepare
+    from mnemoscope.kept_tables import keep_tables, restore_tables
     from mnemoscope.run import run_study
 
     assets = prepare(tmp_path / "cache", recipe=RECIPE, sources=prose_sources(), num_processes=2)
@@ -422,8 +424,9 @@ def test_tables_of_a_finished_study_are_kept_and_restored(tmp_path):
 
 def test_another_study_takes_nothing_from_the_cache(tmp_path):
     """A study that differs in one setting finds no tables."""
-    from mnemoscope.demo import _kept_tables, demo_study, prepare
+    from mnemoscope.demo import demo_study, prepare
+    from mnemoscope.kept_tables import kept_tables
 
     assets = prepare(tmp_path / "cache", recipe=RECIPE, sources=prose_sources(), num_processes=2)
     config = demo_study(assets)
-    assert _kept_tables(assets, config) != _kept_tables(assets, replace(config, shard_rows=7))
+    assert kept_tables(assets, config) != kept_tables(assets, replace(config, shard_rows=7))

@@ -50,7 +50,8 @@ def demo(
 
     from rich.console import Console
 
-    from mnemoscope.demo import Recipe, demo_study, keep_tables, prepare, restore_tables, training_display
+    from mnemoscope.demo import Recipe, demo_study, prepare, training_display
+    from mnemoscope.kept_tables import keep_tables, restore_tables
 
     with training_display(Console(stderr=True)) as progress:
         assets = prepare(recipe=replace(Recipe(), seed=seed), progress=progress)

@@ -11,8 +11,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import platform
-import shutil
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,13 +25,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from mnemoscope.cache import CHECKSUMS, building, cache_folder, is_whole
-from mnemoscope.config import CorpusConfig, CountsConfig, ModelConfig, StudyConfig, TracesConfig
+from mnemoscope.cache import building, cache_folder, is_whole
+from mnemoscope.config import (
+    CorpusConfig,
+    CountsConfig,
+    ModelConfig,
+    PredictionConfig,
+    StudyConfig,
+    TracesConfig,
+)
 from mnemoscope.errors import CorpusError
 from mnemoscope.ladder import Rung, Schedule, TrainingProgress, revision_name, train_ladder
 from mnemoscope.library import Source, digest, gather_sources
-from mnemoscope.store import STUDY_FILE
-from mnemoscope.study_file import dump_study
 
 RECIPE_VERSION = 1
 """Raised when this module or the training loop changes what comes out, so that old caches are left alone."""
@@ -81,6 +84,10 @@ class Recipe:
     """Those of the contexts at which sequences are traced token by token."""
     traced_continuation: int = 16
     """That of the continuations whose matched tokens make the strata of the traced sample."""
+    traced_path_tokens: int = 32
+    """Tokens of the continuation that are traced."""
+    prediction_seeds: int = 2
+    """Predictors of each kind that are trained on the traces."""
     seed: int = 0
     """Decides the order of the stream, which documents are repeated, and the first weights."""
 
@@ -265,44 +272,14 @@ def demo_study(assets: DemoAssets) -> StudyConfig:
         control=CorpusConfig(path=str(assets.heldout), row_tokens=recipe.row_tokens),
         contexts=recipe.contexts,
         continuations=recipe.continuations,
-        traces=TracesConfig(contexts=recipe.traced_contexts, continuation=recipe.traced_continuation),
+        traces=TracesConfig(
+            contexts=recipe.traced_contexts,
+            continuation=recipe.traced_continuation,
+            path_tokens=recipe.traced_path_tokens,
+        ),
         counts=CountsConfig(),
+        prediction=PredictionConfig(num_seeds=recipe.prediction_seeds),
     )
-
-
-def restore_tables(assets: DemoAssets, study: StudyConfig, folder: Path) -> bool:
-    """Whether the study's stored tables were taken from the cache into `folder`, which must not be there yet.
-
-    They are those of a run of the same code, study, texts, models and libraries; the run goes on from them, and
-    checks every one.
-    """
-    kept = _kept_tables(assets, study)
-    if folder.exists() or not is_whole(kept):
-        return False
-    shutil.copytree(kept, folder, ignore=shutil.ignore_patterns(CHECKSUMS))
-    return True
-
-
-def keep_tables(assets: DemoAssets, study: StudyConfig, folder: Path) -> None:
-    """Put a finished study's stored tables into the cache, for `restore_tables`."""
-    kept = _kept_tables(assets, study)
-    if is_whole(kept):
-        return
-    with building(kept) as temporary:
-        for name in ("scores", "traces", "counts"):
-            shutil.copytree(folder / name, temporary / name, ignore=shutil.ignore_patterns(".*"))
-        shutil.copy(folder / STUDY_FILE, temporary / STUDY_FILE)
-
-
-def _kept_tables(assets: DemoAssets, study: StudyConfig) -> Path:
-    """Where the tables lie that this code, on this kind of machine, makes of the study."""
-    package = Path(__file__).parent
-    code = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        code.update(digest(path.relative_to(package).as_posix()) + hashlib.sha256(path.read_bytes()).digest())
-    versions = [importlib.metadata.version(name) for name in ("torch", "transformers", "numpy", "pyarrow")]
-    facts = json.dumps([code.hexdigest(), dump_study(study), versions, platform.machine()])
-    return assets.stream.parent.parent / "studies" / hashlib.sha256(facts.encode()).hexdigest()[:16]
 
 
 @contextmanager
@@ -369,7 +346,10 @@ def _assets(home: Path, recipe: Recipe) -> DemoAssets:
     )
 
 
-_STUDY_FIELDS = ("rungs_over_time", "contexts", "continuations", "traced_contexts", "traced_continuation")
+_STUDY_FIELDS = (
+    *("rungs_over_time", "contexts", "continuations", "prediction_seeds"),
+    *("traced_contexts", "traced_continuation", "traced_path_tokens"),
+)
 
 
 def _key(recipe: Recipe, sources: Sequence[Source]) -> str:

@@ -92,7 +92,7 @@ def read_predictions(study: Study) -> pa.Table | None:
 
 
 def hints_of(study: Study, run: Run, finals: Mapping[str, Run]) -> dict[str, str]:
-    """The runs whose matches may tell a run's: `smaller: LABEL` final models, `earlier: LABEL` checkpoints of its own."""
+    """Runs whose matches may tell a run's, by name: `smaller: LABEL` final models, `earlier: LABEL` checkpoints."""
     size = run.identity.model.num_non_embedding_parameters
     smaller = [other for other in finals.values() if other.identity.model.num_non_embedding_parameters < size]
     earlier = [
