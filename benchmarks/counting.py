@@ -9,7 +9,7 @@ joins them to what the sample wants and groups. Both answer on one thread, and t
 Each measurement is a process of its own, warm before its clock starts; sides take turns and ratios are medians over
 rounds. Memory is the peak of what the process itself holds (anonymous pages), the corpus's mapped file left out.
 Sizes over --general-up-to are for ours alone. The last line is one JSON object: speed and memory of ours at the
-largest size, and `ours_over_general` at the largest size that both did. duckdb is no dependency: pip install duckdb.
+largest size, and `ours_over_general` at the largest size that both did. duckdb comes with the `dev` extra.
 """
 
 from __future__ import annotations

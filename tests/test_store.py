@@ -152,7 +152,8 @@ def test_schema_says_what_the_table_is():
 
 def test_duckdb_reads_bits_left_to_right(tmp_path):
     """`matched::BIT` shows index 0 of the continuation first."""
-    duckdb = pytest.importorskip("duckdb")
+    import duckdb
+
     folder = make_folder(tmp_path, make_run())
     path = shard_path(folder, make_run(), SHARD)
     bits = duckdb.sql(f"select matched::BIT::VARCHAR from '{path}'").fetchall()
