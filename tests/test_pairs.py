@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
 from mnemoscope.analyses import pairs
-from mnemoscope.analyses.cluster_shares import BY_CLUSTER, resample
+from mnemoscope.analyses.cluster_shares import BY_CLUSTER, BY_ROW, count_classes
+from mnemoscope.analyses.clusters import sequence_clusters
 from mnemoscope.analyses.pairs import (
     PairedCell,
     check_comparable,
@@ -22,7 +23,6 @@ from mnemoscope.analyses.pairs import (
     continuation_cells,
     count_pairs,
     same_cells,
-    sequence_clusters,
 )
 from mnemoscope.analyses.transitions import PairedRun, RunPair, transitions
 from mnemoscope.config import Grid
@@ -196,48 +196,62 @@ def clustered(num_clusters, size, *, seed=0):
 
 
 def test_duplicates_widen_the_intervals():
-    """Four copies of 200 sequences: the interval is that of 200, twice as wide as 800 rows would claim."""
+    """Four copies of 200 sequences: the interval is Wilson's of 200, twice as wide as 800 rows would claim."""
     runs = {"run_from": run("small"), "run_to": run("large", 40)}
     result = transitions([RunPair(relation="size", counts=clustered(200, 4)[0], **runs)])
     row = rows_of(result.prediction, measure="base rate")[0]
-    low, high = proportion_confint(row["num_chosen"], row["num_sequences"], method="wilson")
+    ends = proportion_confint(row["num_chosen"] / 4, 200, method="wilson")
     assert row["interval_method"] == BY_CLUSTER
-    assert row["value_high"] - row["value_low"] == pytest.approx(2 * (high - low), rel=0.15)
+    assert (row["value_low"], row["value_high"]) == pytest.approx(ends)
     kept = rows_of(result.kept_gained_lost, fate="kept")[0]
     assert (kept["num_chosen"], kept["num_copies"]) == (4 * kept["num_unique"], 8 * kept["num_unique"])
     assert rows_of(result.tests, test="McNemar")[0]["unit"] == "unique sequences"
 
 
-def test_resampling_profiles_is_resampling_clusters():
-    """The interval by profiles is that of drawing the clusters one by one, up to the noise of 4,000 resamples."""
-    counts, cluster = clustered(60, 3)
-    tally = next(iter(counts.strata.values()))
-    drawn = resample(tally, num_resamples=4000, seed=1).drawn
-    ends = np.quantile(drawn[:, :, -1].sum(axis=1) / drawn.sum(axis=(1, 2)), [0.025, 0.975])
-    after = np.random.default_rng(0).random((2, 60))[1][cluster] < 0.4
+def test_interval_by_cluster_is_that_of_resampling_clusters():
+    """Clusters of 1 to 4 rows that differ: the interval's width is that of drawing clusters one by one, within 5 %."""
+    rng = np.random.default_rng(5)
+    cluster = np.repeat(np.arange(300), rng.integers(1, 5, 300))
+    often = rng.random(300)[cluster]
+    one, other = rng.random((2, len(cluster))) < often
+    grid = Grid(contexts=(2,), continuations=(1,))
+    tables = [scores_table([("member", 2, [bit]) for bit in bits], grid) for bits in (one, other)]
+    clusters = {"member": sequence_clusters(np.arange(len(cluster)), cluster)}
+    counts = count_pairs([tables[0]], [tables[1]], grid=grid, cells=same_cells(grid), clusters=clusters)
+    result = transitions([RunPair(relation="size", counts=counts, run_from=run("small"), run_to=run("large", 40))])
     weights_BR = draw_multiplicities(cluster, num_resamples=4000, seed=2)
-    expected = percentile_interval(weights_BR @ after / weights_BR.sum(axis=1))
-    assert ends == pytest.approx(expected, abs=0.01)
+    for name, top, bottom in (("precision", one & other, one), ("recall", one & other, other), ("base rate", other, 1)):
+        row = rows_of(result.prediction, measure=name)[0]
+        low, high = percentile_interval((weights_BR @ top) / (weights_BR @ (bottom * np.ones(len(cluster)))))
+        assert row["value"] == pytest.approx((top.sum()) / (bottom * np.ones(len(cluster))).sum())
+        assert row["value_high"] - row["value_low"] == pytest.approx(high - low, rel=0.05)
+        wilson = proportion_confint(row["num_chosen"], row["num_sequences"], method="wilson")
+        assert row["value_high"] - row["value_low"] > 1.05 * (wilson[1] - wilson[0])
 
 
-def test_resamples_have_the_mean_of_the_rows():
-    """Over 4,000 resamples every pair of classes stands as often as in the rows, within four standard errors."""
-    tally = next(iter(clustered(60, 3)[0].strata.values()))
-    found = resample(tally, num_resamples=4000, seed=3)
-    error = found.drawn.std(axis=0) / 4000**0.5
-    assert (abs(found.drawn.mean(axis=0) - found.rows) <= 4 * error).all()
-    assert found.rows[0, -1] != found.rows[-1, 0]
+def test_how_classes_meet_in_clusters_is_a_loop_over_them():
+    """The matrix behind the variance is the sum of outer products over clusters, single rows included."""
+    rng = np.random.default_rng(6)
+    cluster, code = rng.integers(0, 40, 60), rng.integers(0, 5, 60)
+    expected = np.zeros((5, 5), np.int64)
+    for name in np.unique(cluster):
+        held = np.bincount(code[cluster == name], minlength=5)
+        expected += np.outer(held, held)
+    shared = np.isin(cluster, np.flatnonzero(np.bincount(cluster) > 1))
+    rows = np.bincount(code, minlength=5)
+    found = count_classes(rows, np.zeros(5, np.int64), cluster[shared], code[shared])
+    assert (found.products == expected).all()
+    assert count_classes(rows, None, cluster, code).products is None
 
 
-def test_an_effective_n_is_never_more_than_there_are_rows():
-    """Clusters of one row: the interval is Wilson's over rows within the bootstrap's noise, and never narrower."""
+def test_without_duplicates_intervals_are_wilsons():
+    """Clusters of one row: each share has Wilson's interval over rows, and says so."""
     runs = {"run_from": run("small"), "run_to": run("large", 40)}
-    result = transitions([RunPair(relation="size", counts=clustered(300, 1)[0], **runs)], num_resamples=4000)
+    result = transitions([RunPair(relation="size", counts=clustered(300, 1)[0], **runs)])
     for row in result.kept_gained_lost.to_pylist():
-        low, high = proportion_confint(row["num_chosen"], row["num_sequences"], method="wilson")
-        assert row["share_low"] <= low + 1e-12
-        assert row["share_high"] >= high - 1e-12
-        assert (row["share_low"], row["share_high"]) == pytest.approx((low, high), abs=0.004)
+        ends = proportion_confint(row["num_chosen"], row["num_sequences"], method="wilson")
+        assert (row["share_low"], row["share_high"]) == pytest.approx(ends)
+        assert (row["num_unique"], row["interval_method"]) == (row["num_chosen"], BY_ROW)
 
 
 def test_a_share_of_none_has_an_upper_bound_by_cluster():
@@ -260,5 +274,5 @@ def test_a_sequence_without_a_cluster_is_refused():
     ):
         with pytest.raises(ConfigError, match=message):
             count_pairs([table], [table], grid=GRID, cells=same_cells(GRID), clusters=clusters)
-    with pytest.raises(ConfigError, match="expected one cluster for each"):
+    with pytest.raises(ConfigError, match="expected one key for each"):
         sequence_clusters(np.array([0, 1]), np.array([0]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +51,7 @@ class Curve(NamedTuple):
     squared_residuals: float
 
 
+@cache
 def normal_quantile(level: float) -> float:
     """The standard normal quantile z that cuts a two-sided interval of this level (0.95: 1.96)."""
     return float(stats.norm.ppf(0.5 + level / 2))
@@ -85,16 +87,22 @@ def newcombe(
 ) -> Difference:
     """The difference count/n - other_count/other_n of independent shares, with its hybrid score interval.
 
-    Newcombe (1998), Statistics in Medicine 17:873, method 10: the two Wilson intervals, squared and added.
-    Where one side is empty the estimate is NaN and the interval [-1, 1].
+    Newcombe (1998), Statistics in Medicine 17:873, method 10: `subtract` of the two Wilson intervals.
     """
-    share, other_share = shares(count, n), shares(other_count, other_n)
-    low, high = wilson(count, n, level)
-    other_low, other_high = wilson(other_count, other_n, level)
-    estimate = share - other_share
+    ends, other_ends = wilson(count, n, level), wilson(other_count, other_n, level)
+    return subtract(shares(count, n), ends, shares(other_count, other_n), other_ends)
+
+
+def subtract(share: ArrayLike, ends: Interval, other_share: ArrayLike, other_ends: Interval) -> Difference:
+    """The difference of independent shares, its interval from theirs: distances to the ends, squared and added.
+
+    Where a share is NaN the estimate is NaN and the interval [-1, 1].
+    """
+    one, other = np.asarray(share, np.float64), np.asarray(other_share, np.float64)
+    estimate = one - other
     unknown = np.isnan(estimate)
-    lower = estimate - np.hypot(share - low, other_high - other_share)
-    upper = estimate + np.hypot(high - share, other_share - other_low)
+    lower = estimate - np.hypot(one - ends.low, other_ends.high - other)
+    upper = estimate + np.hypot(ends.high - one, other - other_ends.low)
     return Difference(estimate, np.where(unknown, -1.0, lower), np.where(unknown, 1.0, upper))
 
 

@@ -1,9 +1,10 @@
-"""Intervals of shares in a table of pairs: by cluster of duplicates where they are known, else over rows.
+"""Intervals of shares: by cluster of duplicates where there are some, else Wilson's over rows.
 
-Resampling clusters is resampling what clusters hold: clusters with the same counts of classes are one profile,
-and how often each profile is drawn is multinomial. So the bootstrap's cost is by profiles, not by sequences.
+Sequences are counted by class (levels of a pair of runs, numbers of matched tokens). A share is one sum of classes
+over another. What resampling clusters does to it follows from two things: how many rows each class has, and how the
+classes meet within clusters, which is one small matrix however many sequences there are.
 
-Axes: B resamples, P profiles, C pairs of classes (36), I shares.
+Axes: C classes, D rows of clusters of two or more, M such clusters, I shares.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
 
-from mnemoscope.analyses.agreement import NUM_CLASSES, merge_scores
-from mnemoscope.analyses.pairs import DuplicateRows, IntArray, PairTally
 from mnemoscope.intervals import FloatArray, wilson
 
 BY_CLUSTER: Final = "Wilson, effective n by cluster bootstrap"
 BY_ROW: Final = "Wilson over rows"
-_NUM_PAIRS: Final = NUM_CLASSES * NUM_CLASSES
+METHODS: Final = (BY_CLUSTER, BY_ROW)
+
+IntArray = NDArray[np.int64]
 
 
 class ShareIntervals(NamedTuple):
@@ -29,72 +32,64 @@ class ShareIntervals(NamedTuple):
     method: str
 
 
-class Resamples(NamedTuple):
-    """A stratum's class counts as they might have come: the point counts, and those of every resample."""
+class ClassCounts(NamedTuple):
+    """A stratum's sequences by class."""
 
     rows: IntArray
-    """int64 [6, 6]."""
+    """int64 [C]."""
     unique: IntArray | None
-    """int64 [6, 6], one per cluster; None where clusters are unknown."""
-    drawn: IntArray | None
-    """int64 [B, 6, 6]; None where clusters are unknown."""
+    """int64 [C], one per cluster, in the class of its first row; None where clusters are unknown."""
+    products: IntArray | None
+    """int64 [C, C]: the outer product of a cluster's counts with themselves, summed over all clusters. None where
+    clusters are unknown, and where none has two rows: then rows are as good as clusters."""
 
 
-def resample(tally: PairTally, *, num_resamples: int, seed: int) -> Resamples:
-    """The class counts of a stratum, and of as many resamples of its clusters."""
-    rows = merge_scores(tally.rows)
-    if tally.unique is None or tally.duplicates is None:
-        return Resamples(rows, None, None)
-    return Resamples(
-        rows,
-        merge_scores(tally.unique),
-        _draw(rows, tally.duplicates, num_resamples=num_resamples, seed=seed),
-    )
+def count_classes(rows_C: IntArray, unique_C: IntArray | None, clusters_D: IntArray, codes_D: IntArray) -> ClassCounts:
+    """A stratum's counts, from those of all its rows and the clusters and classes of the rows with duplicates."""
+    if unique_C is None or not len(clusters_D):
+        return ClassCounts(rows_C, unique_C, None)
+    names, cluster_D = np.unique(clusters_D, return_inverse=True)
+    shape = len(names), len(rows_C)
+    held_MC = sparse.csr_matrix((np.ones(len(codes_D), np.int64), (cluster_D, codes_D)), shape=shape)
+    alone_C = rows_C - np.bincount(codes_D, minlength=len(rows_C))
+    return ClassCounts(rows_C, unique_C, (held_MC.T @ held_MC).toarray() + np.diag(alone_C))
 
 
-def share_intervals(
-    counts: tuple[IntArray, IntArray], drawn: tuple[IntArray, IntArray] | None, unique_n: IntArray, level: float
-) -> ShareIntervals:
-    """Intervals of counts[0] / counts[1] from the same two of each resample, [B, I]; Wilson's where there is none.
+def count_leads(clusters_D: IntArray, sequence_ids_D: IntArray, codes_D: IntArray, num_classes: int) -> IntArray:
+    """Clusters by the class of their first row, int64 [C]."""
+    order = np.lexsort((sequence_ids_D, clusters_D))
+    _, first = np.unique(clusters_D[order], return_index=True)
+    return np.bincount(codes_D[order[first]], minlength=num_classes)
 
-    The bootstrap gives the share's variance, and so the n of independent rows that would vary as much, never more
+
+def share_intervals(counts: ClassCounts, tops_CI: IntArray, bottoms_CI: IntArray, level: float) -> ShareIntervals:
+    """Intervals of (rows in tops) / (rows in bottoms), each a column of zeros and ones that picks classes.
+
+    The share's variance over resampled clusters gives the n of independent rows that would vary as much, never more
     than there are; Wilson's interval at that n keeps its shape near 0 and 1, where percentiles fall short. Of a
-    share of 0 or 1 all resamples say the same: its n is `unique_n`. Korn and Graubard (1998), Survey
+    share of 0 or 1 all resamples say the same: its n is the number of clusters. Korn and Graubard (1998), Survey
     Methodology 24:193, with Wilson's interval for Clopper and Pearson's.
     """
-    count_I, n_I, unique_I = np.broadcast_arrays(*counts, unique_n)
-    if drawn is None:
+    count_I, n_I = counts.rows @ tops_CI, counts.rows @ bottoms_CI
+    if counts.products is None or counts.unique is None:
         return ShareIntervals(*wilson(count_I, n_I, level), BY_ROW)
-    share_I = np.where(n_I > 0, count_I / np.maximum(n_I, 1), 0)
-    variance_I = _variances(*drawn)
+    share_I = count_I / np.maximum(n_I, 1)
+    variance_I = _bootstrap_variance(share_I, n_I, counts.products, tops_CI, bottoms_CI)
     independent_I = share_I * (1 - share_I) / np.where(variance_I > 0, variance_I, np.inf)
-    effective_I = np.where((independent_I > 0), np.minimum(independent_I, n_I), unique_I)
+    effective_I = np.where(independent_I > 0, np.minimum(independent_I, n_I), counts.unique @ bottoms_CI)
     return ShareIntervals(*wilson(share_I * effective_I, effective_I, level), BY_CLUSTER)
 
 
-def _variances(tops_BI: IntArray, bottoms_BI: IntArray) -> FloatArray:
-    """The variance of each ratio over its resamples; those without a sequence in the denominator are left out."""
-    known_BI = np.broadcast_to(bottoms_BI > 0, tops_BI.shape)
-    ratios_BI = np.where(known_BI, tops_BI / np.maximum(bottoms_BI, 1), 0)
-    num_known_I = np.maximum(known_BI.sum(axis=0), 1)
-    mean_I = ratios_BI.sum(axis=0) / num_known_I
-    return (np.where(known_BI, ratios_BI - mean_I, 0) ** 2).sum(axis=0) / num_known_I
+def _bootstrap_variance(
+    share_I: FloatArray, n_I: IntArray, products_CC: IntArray, tops_CI: IntArray, bottoms_CI: IntArray
+) -> FloatArray:
+    """The variance of each share over resamples of the clusters, in closed form instead of by drawing them.
 
-
-def _draw(rows: IntArray, duplicates: DuplicateRows, *, num_resamples: int, seed: int) -> IntArray:
-    profiles_PC, num_clusters_P = _profiles(rows, duplicates)
-    total = int(num_clusters_P.sum())
-    if not total:
-        return np.zeros((num_resamples, NUM_CLASSES, NUM_CLASSES), np.int64)
-    times_BP = np.random.default_rng(seed).multinomial(total, num_clusters_P / total, size=num_resamples)
-    return (times_BP.astype(np.int64) @ profiles_PC).reshape(num_resamples, NUM_CLASSES, NUM_CLASSES)
-
-
-def _profiles(rows: IntArray, duplicates: DuplicateRows) -> tuple[IntArray, IntArray]:
-    """What clusters hold, int64 [P, C], and how many hold it [P]; a cluster of one row holds one 1."""
-    alone_C = rows.ravel() - np.bincount(duplicates.codes, minlength=_NUM_PAIRS)
-    names, index = np.unique(duplicates.clusters, return_inverse=True)
-    held = np.bincount(index * _NUM_PAIRS + duplicates.codes, minlength=len(names) * _NUM_PAIRS)
-    shared_PC, num_shared_P = np.unique(held.reshape(-1, _NUM_PAIRS), axis=0, return_counts=True)
-    profiles_PC = np.concatenate([np.eye(_NUM_PAIRS, dtype=np.int64), shared_PC])
-    return profiles_PC, np.concatenate([alone_C, num_shared_P])
+    With a cluster's part of the numerator, t, and of the denominator, b, it is the sum of (t - share b)^2 over all
+    clusters, over n^2: the variance of a bootstrapped ratio to first order in the number of clusters, and exactly
+    share (1 - share) / n where every cluster has one row. Davison and Hinkley, Bootstrap Methods and their
+    Application (1997), section 2.7.2, the nonparametric delta method.
+    """
+    residual_CI = tops_CI - share_I * bottoms_CI
+    squares_I = (residual_CI * (products_CC @ residual_CI)).sum(axis=0)
+    return np.maximum(squares_I, 0) / np.maximum(n_I, 1).astype(np.float64) ** 2

@@ -40,18 +40,39 @@ COLUMNS: Mapping[str, Column] = {
     "num_memorized": Column(COUNT, "sequences whose whole continuation matched", "sequences"),
     "num_chosen": Column(COUNT, "sequences with this value", "sequences"),
     "num_sequences": Column(COUNT, "sequences of the stratum", "sequences"),
+    "num_unique": Column(
+        COUNT,
+        "of num_chosen (where nothing is chosen, of num_sequences), one per cluster of duplicates; null where unknown",
+        "sequences",
+    ),
+    "num_unique_memorized": Column(
+        COUNT, "of num_memorized, one per cluster of duplicates; null where unknown", "sequences"
+    ),
     "num_control_memorized": Column(COUNT, "the same among the control", "sequences"),
     "num_control_sequences": Column(COUNT, "sequences of the control's stratum", "sequences"),
+    "num_control_unique": Column(COUNT, "of them one per cluster of duplicates; null where unknown", "sequences"),
+    "num_control_unique_memorized": Column(
+        COUNT, "of num_control_memorized one per cluster; null where unknown", "sequences"
+    ),
     "num_fragile": Column(COUNT, "sequences with a near-tie along the path; null where unknown", "sequences"),
     "num_fragile_memorized": Column(COUNT, "those of them that are memorized", "sequences"),
     "share": Column(REAL, "count / num_sequences; null in an empty stratum", "1"),
-    "share_low": Column(REAL, "lower end of the share's Wilson interval", "1"),
-    "share_high": Column(REAL, "upper end of the share's Wilson interval", "1"),
+    "share_low": Column(REAL, "lower end of the share's interval, see interval_method", "1"),
+    "share_high": Column(REAL, "upper end of the share's interval", "1"),
+    "interval_method": Column(
+        TEXT, "Wilson over rows; where there are duplicates, at the n that a bootstrap of their clusters allows"
+    ),
+    "share_if_flipped_low": Column(
+        REAL, "the share if every fragile memorized sequence came out otherwise; null where unknown", "1"
+    ),
+    "share_if_flipped_high": Column(
+        REAL, "the share if every other fragile sequence came out memorized; null where unknown", "1"
+    ),
     "control_share": Column(REAL, "the control's share", "1"),
     "excess": Column(REAL, "member share minus control share; null where one is empty", "1"),
-    "excess_low": Column(REAL, "lower end of its hybrid score (Newcombe) interval", "1"),
-    "excess_high": Column(REAL, "upper end of its hybrid score (Newcombe) interval", "1"),
-    "small_stratum": Column(FLAG, "fewer than 30 sequences (of either side)"),
+    "excess_low": Column(REAL, "lower end of its interval: Newcombe's, from those of the two shares", "1"),
+    "excess_high": Column(REAL, "upper end of its interval", "1"),
+    "small_stratum": Column(FLAG, "fewer than 30 unique sequences (of either side), rows where duplicates are unknown"),
     "along": Column(TEXT, "what varies along the trend"),
     "form": Column(TEXT, "linear, log-linear, quadratic, power law or saturating"),
     "num_points": Column(LENGTH, "models or lengths that the fit goes through"),
@@ -68,10 +89,15 @@ COLUMNS: Mapping[str, Column] = {
 }
 
 
-def make_table(names: Sequence[str], rows: Sequence[Row]) -> pa.Table:
-    """The rows as a table with these columns, in this order; every row has every column."""
+def make_table(names: Sequence[str], rows: Sequence[Row], known: Mapping[str, Column] = COLUMNS) -> pa.Table:
+    """The rows as a table with these of the known columns, in this order; every row has every column."""
     fields = [
-        pa.field(name, COLUMNS[name].type, metadata={"meaning": COLUMNS[name].meaning, "unit": COLUMNS[name].unit})
+        pa.field(name, known[name].type, metadata={"meaning": known[name].meaning, "unit": known[name].unit})
         for name in names
     ]
     return pa.table({name: [row[name] for row in rows] for name in names}, schema=pa.schema(fields))
+
+
+def tables_of(result: object) -> Mapping[str, pa.Table]:
+    """The tables among a result's fields by name, in their order."""
+    return {name: value for name, value in vars(result).items() if isinstance(value, pa.Table)}

@@ -27,7 +27,7 @@ from mnemoscope.analyses.boundary import (
     verdict_figures,
     verdicts_by_model,
 )
-from mnemoscope.analyses.columns import Value
+from mnemoscope.analyses.columns import Value, tables_of
 from mnemoscope.analyses.curves import (
     CURVE,
     SENTENCE,
@@ -74,7 +74,7 @@ class EntropyResult:
     @property
     def tables(self) -> Mapping[str, pa.Table]:
         """The tables by name."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, pa.Table)}
+        return tables_of(self)
 
 
 def entropy(

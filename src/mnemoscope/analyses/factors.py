@@ -2,7 +2,9 @@
 
 Counts in, tables with intervals and one finding out. Full matches with n + 1 tokens are among those with n,
 so a share can only fall along the continuation; whether it rises with size, and exceeds the control's, is
-measured.
+measured. Counts are given over rows and over unique sequences, and intervals are those of unique sequences.
+
+Axes: C classes of a stratum's sequences, I shares of them.
 """
 
 from __future__ import annotations
@@ -10,30 +12,36 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from mnemoscope import intervals
 from mnemoscope.analyses import Finding
-from mnemoscope.analyses.columns import Row, Value, make_table
-from mnemoscope.analyses.matches import MatchCounts, Stratum, StratumCounts
+from mnemoscope.analyses.cluster_shares import METHODS, ClassCounts, IntArray, share_intervals
+from mnemoscope.analyses.columns import Row, Value, make_table, tables_of
+from mnemoscope.analyses.matches import NUM_BINS, MatchCounts, Stratum, StratumCounts, score_bin
 from mnemoscope.analyses.size_finding import find_size_effect
 from mnemoscope.analyses.trends import series_of, trend_table
 from mnemoscope.errors import ConfigError
 
 SMALL_STRATUM = 30
-"""Sequences under which a stratum is flagged."""
+"""Unique sequences (rows, where duplicates are unknown) under which a stratum is flagged."""
 BIN_LABELS = ("0", "(0, 0.1)", *(f"[0.{i}, 0.{i + 1})" for i in range(1, 9)), "[0.9, 1)", "1")
 
 MODEL = ("model", "source", "num_parameters", "num_non_embedding_parameters", "training_step")
 CELL = (*MODEL, "group", "context", "continuation")
-RATE = ("num_sequences", "share", "share_low", "share_high", "small_stratum")
-MEMORIZED = (*CELL, "num_memorized", *RATE, "num_fragile", "num_fragile_memorized")
+ENDS = ("share", "share_low", "share_high", "interval_method", "small_stratum")
+CHOSEN = ("num_chosen", "num_unique", "num_sequences", *ENDS)
+MEMORIZED_RATE = ("num_memorized", "num_unique_memorized", "num_sequences", "num_unique", *ENDS)
+FLIPPED = ("num_fragile", "num_fragile_memorized", "share_if_flipped_low", "share_if_flipped_high")
+MEMORIZED = (*CELL, *MEMORIZED_RATE, *FLIPPED)
 EXCESS = (
-    *(*MODEL, "context", "continuation", "num_memorized", "num_sequences", "share"),
-    *("num_control_memorized", "num_control_sequences", "control_share"),
-    *("excess", "excess_low", "excess_high", "small_stratum"),
+    *(*MODEL, "context", "continuation"),
+    *("num_memorized", "num_unique_memorized", "num_sequences", "num_unique", "share"),
+    *("num_control_memorized", "num_control_unique_memorized", "num_control_sequences", "num_control_unique"),
+    *("control_share", "excess", "excess_low", "excess_high", "interval_method", "small_stratum"),
 )
 
 
@@ -87,15 +95,34 @@ class FactorsResult:
     @property
     def tables(self) -> Mapping[str, pa.Table]:
         """The tables by name."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, pa.Table)}
+        return tables_of(self)
 
 
-class _Count(NamedTuple):
-    """A numerator and its stratum's size, with the columns that name them."""
+class _Rate(NamedTuple):
+    """A share of a stratum, over rows and over unique sequences, with its interval."""
 
-    keys: Row
     num_chosen: int
+    num_unique_chosen: int | None
     num_sequences: int
+    num_unique: int | None
+    ends: intervals.Interval
+    method: str
+
+    @property
+    def share(self) -> float | None:
+        """None in an empty stratum."""
+        return self.num_chosen / self.num_sequences if self.num_sequences else None
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the stratum has too few sequences to be told from."""
+        return (self.num_sequences if self.num_unique is None else self.num_unique) < SMALL_STRATUM
+
+    @property
+    def columns(self) -> dict[str, Value]:
+        """The columns `ENDS`."""
+        low, high = (float(end) for end in self.ends)
+        return dict(zip(ENDS, (self.share, low, high, self.method, self.is_small), strict=True))
 
 
 def factors(counts_by_model: Mapping[str, ModelCounts], *, level: float = 0.95) -> FactorsResult:
@@ -109,12 +136,10 @@ def factors(counts_by_model: Mapping[str, ModelCounts], *, level: float = 0.95) 
     return FactorsResult(
         memorized=memorized,
         excess=excess,
-        bins=_rate_table((*CELL, "bin", "bin_label"), "num_chosen", _bin_counts(models), level),
-        num_matched=_rate_table((*CELL, "num_matched"), "num_chosen", _histogram(models, "num_matched"), level),
-        first_mismatch=_rate_table(
-            (*CELL, "first_mismatch"), "num_chosen", _histogram(models, "first_mismatch"), level
-        ),
-        repeats=_rate_table((*CELL, "num_repeats"), "num_memorized", _repeat_counts(models), level),
+        bins=_bin_table(models, level),
+        num_matched=_histogram_table(models, "num_matched", level),
+        first_mismatch=_histogram_table(models, "first_mismatch", level),
+        repeats=_repeat_table(models, level),
         repeat_classes=_repeat_classes(models, level),
         steps=_steps_table(models, memorized),
         trend=trend,
@@ -155,91 +180,137 @@ def _cells(models: Iterable[ModelCounts]) -> Iterator[tuple[dict[str, Value], St
             yield _keys(model, stratum), stratum, counts
 
 
-def _rate_table(keys: Sequence[str], count: str, counts: Iterable[_Count], level: float) -> pa.Table:
-    return make_table((*keys, count, *RATE), _rates(count, counts, level))
-
-
-def _rates(name: str, counts: Iterable[_Count], level: float) -> list[dict[str, Value]]:
-    rows = list(counts)
-    numerators, totals = [row.num_chosen for row in rows], [row.num_sequences for row in rows]
-    low, high = intervals.wilson(numerators, totals, level)
+def _rates(counts: ClassCounts, tops_CI: IntArray, level: float) -> list[_Rate]:
+    """The share of all sequences that each column of `tops_CI` picks."""
+    low, high, method = share_intervals(counts, tops_CI, np.ones_like(tops_CI), level)
+    unique = None if counts.unique is None else (counts.unique @ tops_CI).tolist()
     return [
-        {
-            **row.keys,
-            name: row.num_chosen,
-            "num_sequences": row.num_sequences,
-            "share": row.num_chosen / row.num_sequences if row.num_sequences else None,
-            "share_low": float(low[i]),
-            "share_high": float(high[i]),
-            "small_stratum": row.num_sequences < SMALL_STRATUM,
-        }
-        for i, row in enumerate(rows)
+        _Rate(
+            count,
+            None if unique is None else unique[i],
+            int(counts.rows.sum()),
+            None if counts.unique is None else int(counts.unique.sum()),
+            intervals.Interval(low[i], high[i]),
+            method,
+        )
+        for i, count in enumerate((counts.rows @ tops_CI).tolist())
     ]
 
 
+def _memorized_rate(counts: StratumCounts, level: float) -> _Rate:
+    classes = counts.by_class("first_mismatch")
+    if counts.first_mismatch is None:  # a published count
+        others = counts.num_sequences - counts.num_memorized
+        classes = ClassCounts(np.array([others, counts.num_memorized]), None, None)
+    return _rates(classes, np.eye(len(classes.rows), dtype=np.int64)[:, -1:], level)[0]
+
+
+def _memorized_row(keys: Row, counts: StratumCounts, level: float) -> dict[str, Value]:
+    rate = _memorized_rate(counts, level)
+    return {
+        **keys,
+        "num_memorized": rate.num_chosen,
+        "num_unique_memorized": rate.num_unique_chosen,
+        "num_sequences": rate.num_sequences,
+        "num_unique": rate.num_unique,
+        **rate.columns,
+    }
+
+
 def _memorized_table(models: Iterable[ModelCounts], level: float) -> pa.Table:
-    cells = list(_cells(models))
-    rates = _rates("num_memorized", [_Count(keys, c.num_memorized, c.num_sequences) for keys, _, c in cells], level)
-    for row, (_, _, cell) in zip(rates, cells, strict=True):
-        row["num_fragile"], row["num_fragile_memorized"] = cell.num_fragile, cell.num_fragile_memorized
-    return make_table(MEMORIZED, rates)
+    cells = _cells(models)
+    return make_table(MEMORIZED, [{**_memorized_row(keys, c, level), **_flipped(c)} for keys, _, c in cells])
+
+
+def _flipped(counts: StratumCounts) -> Row:
+    """What fragile rows could make of the share, all of them turned at once: away from a full match, or into one."""
+    fragile, memorized, n = counts.num_fragile, counts.num_fragile_memorized, counts.num_sequences
+    if fragile is None or memorized is None:
+        return dict.fromkeys(FLIPPED)
+    ends = (counts.num_memorized - memorized, counts.num_memorized + fragile - memorized)
+    shares = (end / n if n else None for end in ends)
+    return dict(zip(FLIPPED, (fragile, memorized, *shares), strict=True))
 
 
 def _excess_table(models: Iterable[ModelCounts], level: float) -> pa.Table:
-    pairs: list[tuple[dict[str, Value], StratumCounts, StratumCounts]] = []
+    rows: list[Row] = []
     for model in models:
         strata = model.counts.over_repeats().strata
         for stratum, counts in strata.items():
             control = strata.get(stratum._replace(group="control"))
             if stratum.group == "member" and control is not None:
-                pairs.append((_keys(model, stratum), counts, control))
-    return make_table(EXCESS, [_excess_row(*pair, level) for pair in pairs])
+                rates = _memorized_rate(counts, level), _memorized_rate(control, level)
+                rows.append({**_keys(model, stratum), **_excess_row(*rates)})
+    return make_table(EXCESS, rows)
 
 
-def _excess_row(keys: Row, member: StratumCounts, control: StratumCounts, level: float) -> Row:
-    count, n = member.num_memorized, member.num_sequences
-    control_count, control_n = control.num_memorized, control.num_sequences
-    difference = intervals.newcombe(count, n, control_count, control_n, level)
+def _excess_row(member: _Rate, control: _Rate) -> Row:
+    share, control_share = (np.nan if rate.share is None else rate.share for rate in (member, control))
+    difference = intervals.subtract(share, member.ends, control_share, control.ends)
     return {
-        **keys,
-        "num_memorized": count,
-        "num_sequences": n,
-        "share": count / n if n else None,
-        "num_control_memorized": control_count,
-        "num_control_sequences": control_n,
-        "control_share": control_count / control_n if control_n else None,
-        "excess": float(difference.estimate) if n and control_n else None,
+        "num_memorized": member.num_chosen,
+        "num_unique_memorized": member.num_unique_chosen,
+        "num_sequences": member.num_sequences,
+        "num_unique": member.num_unique,
+        "share": member.share,
+        "num_control_memorized": control.num_chosen,
+        "num_control_unique_memorized": control.num_unique_chosen,
+        "num_control_sequences": control.num_sequences,
+        "num_control_unique": control.num_unique,
+        "control_share": control.share,
+        "excess": None if member.share is None or control.share is None else float(difference.estimate),
         "excess_low": float(difference.low),
         "excess_high": float(difference.high),
-        "small_stratum": min(n, control_n) < SMALL_STRATUM,
+        "interval_method": min(member.method, control.method, key=METHODS.index),
+        "small_stratum": member.is_small or control.is_small,
     }
 
 
-def _bin_counts(models: Iterable[ModelCounts]) -> Iterator[_Count]:
+def _chosen_row(keys: Row, rate: _Rate) -> Row:
+    counts = (rate.num_chosen, rate.num_unique_chosen, rate.num_sequences)
+    return {**keys, **dict(zip(CHOSEN, counts, strict=False)), **rate.columns}
+
+
+def _bin_table(models: Iterable[ModelCounts], level: float) -> pa.Table:
+    rows: list[Row] = []
+    for keys, stratum, counts in _cells(models):
+        if counts.binned is None:
+            continue
+        classes, tops_CI = ClassCounts(np.array(counts.binned), None, None), np.eye(NUM_BINS, dtype=np.int64)
+        if counts.matched is not None:
+            bins = [score_bin(num_matched, stratum.continuation) for num_matched in range(stratum.continuation + 1)]
+            classes, tops_CI = counts.by_class("num_matched"), tops_CI[bins]
+        for place, rate in enumerate(_rates(classes, tops_CI, level)):
+            rows.append(_chosen_row({**keys, "bin": place, "bin_label": BIN_LABELS[place]}, rate))
+    return make_table((*CELL, "bin", "bin_label", *CHOSEN), rows)
+
+
+def _histogram_table(
+    models: Iterable[ModelCounts], name: Literal["num_matched", "first_mismatch"], level: float
+) -> pa.Table:
+    """One row per number that a sequence of the stratum can have; none where the source does not say."""
+    rows: list[Row] = []
     for keys, _, counts in _cells(models):
-        for place, count in enumerate(counts.binned or ()):
-            yield _Count({**keys, "bin": place, "bin_label": BIN_LABELS[place]}, count, counts.num_sequences)
+        classes = counts.by_class(name)
+        for place, rate in enumerate(_rates(classes, np.eye(len(classes.rows), dtype=np.int64), level)):
+            rows.append(_chosen_row({**keys, name: place}, rate))
+    return make_table((*CELL, name, *CHOSEN), rows)
 
 
-def _histogram(models: Iterable[ModelCounts], name: str) -> Iterator[_Count]:
-    for keys, _, counts in _cells(models):
-        histogram = counts.matched if name == "num_matched" else counts.first_mismatch
-        for place, count in enumerate(histogram or ()):
-            yield _Count({**keys, name: place}, count, counts.num_sequences)
-
-
-def _repeat_counts(models: Iterable[ModelCounts]) -> Iterator[_Count]:
-    for model in models:
-        for stratum, counts in model.counts.strata.items():
-            if stratum.num_repeats is not None:
-                keys = {**_keys(model, stratum), "num_repeats": stratum.num_repeats}
-                yield _Count(keys, counts.num_memorized, counts.num_sequences)
+def _repeat_table(models: Iterable[ModelCounts], level: float) -> pa.Table:
+    rows = [
+        {**_memorized_row(_keys(model, stratum), counts, level), "num_repeats": stratum.num_repeats}
+        for model in models
+        for stratum, counts in model.counts.strata.items()
+        if stratum.num_repeats is not None
+    ]
+    return make_table((*CELL, "num_repeats", *MEMORIZED_RATE), rows)
 
 
 def _repeat_classes(models: Sequence[ModelCounts], level: float) -> pa.Table:
     """Classes by the bit length of the number of repeats; their ends are the numbers seen in any model."""
     seen: defaultdict[int, set[int]] = defaultdict(set)
-    sums: defaultdict[tuple[str, Stratum], list[int]] = defaultdict(lambda: [0, 0])
+    sums: dict[tuple[str, Stratum], StratumCounts] = {}
     by_label = {model.label: model for model in models}
     for model in models:
         for stratum, counts in model.counts.strata.items():
@@ -247,19 +318,14 @@ def _repeat_classes(models: Sequence[ModelCounts], level: float) -> pa.Table:
                 continue
             doubling = stratum.num_repeats.bit_length()
             seen[doubling].add(stratum.num_repeats)
-            total = sums[model.label, stratum._replace(num_repeats=doubling)]
-            total[0] += counts.num_memorized
-            total[1] += counts.num_sequences
-    counts_by_class: list[_Count] = []
-    for (label, stratum), (num_memorized, num_sequences) in sums.items():
-        ends = seen[stratum.num_repeats or 0]
-        keys = {
-            **_keys(by_label[label], stratum),
-            "num_repeats_low": min(ends),
-            "num_repeats_high": max(ends),
-        }
-        counts_by_class.append(_Count(keys, num_memorized, num_sequences))
-    return _rate_table((*CELL, "num_repeats_low", "num_repeats_high"), "num_memorized", counts_by_class, level)
+            place = model.label, stratum._replace(num_repeats=doubling)
+            sums[place] = sums[place] + counts if place in sums else counts
+    rows: list[Row] = []
+    for (label, stratum), counts in sums.items():
+        numbers = seen[stratum.num_repeats or 0]
+        ends = {"num_repeats_low": min(numbers), "num_repeats_high": max(numbers)}
+        rows.append({**_memorized_row(_keys(by_label[label], stratum), counts, level), **ends})
+    return make_table((*CELL, "num_repeats_low", "num_repeats_high", *MEMORIZED_RATE), rows)
 
 
 def _steps_table(models: Sequence[ModelCounts], memorized: pa.Table) -> pa.Table:

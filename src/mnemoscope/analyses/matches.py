@@ -1,20 +1,23 @@
 """Stored scores reduced to integer counts by group, number of repeats, context and continuation.
 
-Table by table in constant memory; counts of parts add up to the counts of the whole, so that parts may be
-counted anywhere. Suffixes: R rows, N continuation lengths, b bytes of match bits.
+Table by table in constant memory, but for the rows of duplicates, which intervals need by cluster; counts of parts
+add up to the counts of the whole, so that parts may be counted anywhere.
+Axes: R rows, N continuation lengths, D rows of clusters of two or more, b bytes of match bits.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mnemoscope.analyses.cluster_shares import ClassCounts, count_classes, count_leads
+from mnemoscope.analyses.clusters import SequenceClusters, clusters_of
 from mnemoscope.config import Grid, Mode
 from mnemoscope.errors import ConfigError, StoreError
 
@@ -40,6 +43,19 @@ class Stratum(NamedTuple):
     """Tokens."""
 
 
+class DuplicateScores(NamedTuple):
+    """The rows of a stratum that have duplicates, in the order of reading."""
+
+    clusters: IntArray
+    """int64 [D]; this array and the next are shared by all continuations."""
+    sequence_ids: IntArray
+    """int64 [D]."""
+    num_matched: NDArray[np.int32]
+    """int32 [D]; 0 in mode `exact`."""
+    first_mismatch: NDArray[np.int32]
+    """int32 [D]."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StratumCounts:
     """Integer counts of the sequences of a stratum; None where the source does not say."""
@@ -58,6 +74,8 @@ class StratumCounts:
     """Sequences by index of the first mismatch, 0 to n; n where there is none."""
     binned: tuple[int, ...] | None = None
     """Sequences by score bin; None in mode `exact`."""
+    duplicates: tuple[DuplicateScores, ...] | None = field(default=None, compare=False, repr=False)
+    """In parts, as they were read, and joined only when they are asked for; None where clusters are unknown."""
 
     def __add__(self, other: StratumCounts) -> StratumCounts:
         return StratumCounts(
@@ -68,6 +86,22 @@ class StratumCounts:
             matched=_add_histograms(self.matched, other.matched),
             first_mismatch=_add_histograms(self.first_mismatch, other.first_mismatch),
             binned=_add_histograms(self.binned, other.binned),
+            duplicates=_add_duplicates(self.duplicates, other.duplicates),
+        )
+
+    def by_class(self, name: Literal["num_matched", "first_mismatch"]) -> ClassCounts:
+        """The sequences by num_matched or by first mismatch, with what intervals by cluster need."""
+        histogram = self.matched if name == "num_matched" else self.first_mismatch
+        rows_C = np.array(histogram or (), np.int64)
+        if self.duplicates is None or histogram is None:
+            return ClassCounts(rows_C, None, None)
+        parts = [(part.clusters, part.sequence_ids, getattr(part, name)) for part in self.duplicates]
+        nothing = np.zeros(0, np.int64)
+        clusters_D, ids_D, codes_D = (np.concatenate(arrays) for arrays in zip((nothing,) * 3, *parts, strict=True))
+        codes_D = codes_D.astype(np.int64)
+        alone_C = rows_C - np.bincount(codes_D, minlength=len(rows_C))
+        return count_classes(
+            rows_C, alone_C + count_leads(clusters_D, ids_D, codes_D, len(rows_C)), clusters_D, codes_D
         )
 
 
@@ -115,21 +149,30 @@ def count_matches(
     mode: Mode,
     *,
     fragile_margin_logits: float = FRAGILE_MARGIN_LOGITS,
+    clusters: Mapping[str, SequenceClusters] | None = None,
 ) -> MatchCounts:
-    """The counts of one model's `scores` tables, read once in constant memory.
+    """The counts of one model's `scores` tables, read once; `clusters` names the duplicates by group.
 
-    Raises StoreError where a row has a context outside the grid, lacks its match bits in mode `graded`, or
-    has bits that contradict its first mismatch.
+    Raises ConfigError where a sequence has no cluster, StoreError where a row has a context outside the grid, lacks
+    its match bits in mode `graded`, or has bits that contradict its first mismatch.
     """
     tallies: dict[Stratum, IntArray] = {}
+    duplicates: defaultdict[Stratum, list[DuplicateScores]] = defaultdict(list)
     for table in tables:
         for start in range(0, table.num_rows, ROWS_AT_ONCE):
-            rows = _read_rows(table.slice(start, ROWS_AT_ONCE), grid, mode)
+            rows = _read_rows(table.slice(start, ROWS_AT_ONCE), grid, mode, clusters)
             for index, continuation in enumerate(grid.continuations):
                 fragile_R = rows.smallest_margin_RN[:, index] < fragile_margin_logits
-                for stratum, tally in _tally_continuation(rows, continuation, fragile_R):
+                for stratum, tally, shared in _tally_continuation(rows, continuation, fragile_R):
                     tallies[stratum] = tallies[stratum] + tally if stratum in tallies else tally
-    return MatchCounts({stratum: _counts_of(tally, stratum, mode) for stratum, tally in sorted_strata(tallies)})
+                    if shared is not None:
+                        duplicates[stratum].append(shared)
+    return MatchCounts(
+        {
+            stratum: _counts_of(tally, stratum, mode, None if clusters is None else tuple(duplicates[stratum]))
+            for stratum, tally in sorted_strata(tallies)
+        }
+    )
 
 
 def from_bins(cells: Iterable[BinCounts | MemorizedCount], *, group: str = "member") -> MatchCounts:
@@ -171,9 +214,18 @@ class _Rows(NamedTuple):
     first_mismatch_R: IntArray
     matched_Rb: NDArray[np.uint8] | None
     smallest_margin_RN: NDArray[np.float32]
+    duplicates: list[_Duplicates | None]
+    """By stratum; None where no row of it has a duplicate."""
 
 
-def _read_rows(table: pa.Table, grid: Grid, mode: Mode) -> _Rows:
+class _Duplicates(NamedTuple):
+    places: IntArray
+    """int64 [D], rows of the table."""
+    clusters: IntArray
+    sequence_ids: IntArray
+
+
+def _read_rows(table: pa.Table, grid: Grid, mode: Mode, clusters: Mapping[str, SequenceClusters] | None) -> _Rows:
     strata, stratum_R = _strata_of_rows(table, grid)
     margin = table.column("smallest_margin").combine_chunks()
     return _Rows(
@@ -182,7 +234,18 @@ def _read_rows(table: pa.Table, grid: Grid, mode: Mode) -> _Rows:
         first_mismatch_R=table.column("first_mismatch").to_numpy().astype(np.int64),
         matched_Rb=_match_bytes(table, grid) if mode == "graded" else None,
         smallest_margin_RN=margin.flatten().to_numpy(zero_copy_only=False).reshape(table.num_rows, -1),
+        duplicates=[
+            None if clusters is None else _duplicates_in(table, clusters_of(clusters, group), stratum_R == place)
+            for place, (group, _, _) in enumerate(strata)
+        ],
     )
+
+
+def _duplicates_in(table: pa.Table, clusters: SequenceClusters, chosen_R: NDArray[np.bool_]) -> _Duplicates | None:
+    places = np.flatnonzero(chosen_R)
+    sequence_ids = table.column("sequence_id").to_numpy().astype(np.int64)[places]
+    cluster, _, alone = clusters.look_up(sequence_ids)
+    return None if alone.all() else _Duplicates(places[~alone], cluster[~alone], sequence_ids[~alone])
 
 
 def _strata_of_rows(table: pa.Table, grid: Grid) -> tuple[list[tuple[str, int | None, int]], IntArray]:
@@ -218,8 +281,8 @@ def _match_bytes(table: pa.Table, grid: Grid) -> NDArray[np.uint8]:
 
 def _tally_continuation(
     rows: _Rows, continuation: int, fragile_R: NDArray[np.bool_]
-) -> Iterable[tuple[Stratum, IntArray]]:
-    """Per stratum: counts by num_matched (0 in `exact`), by first mismatch, fragile, fragile memorized."""
+) -> Iterable[tuple[Stratum, IntArray, DuplicateScores | None]]:
+    """Per stratum: counts by num_matched (0 in `exact`), by first mismatch, fragile, fragile memorized; duplicates."""
     size, num_strata = continuation + 1, len(rows.strata)
     first_R = np.minimum(rows.first_mismatch_R, continuation)
     memorized_R = first_R == continuation
@@ -230,6 +293,7 @@ def _tally_continuation(
         return np.bincount(place_R, minlength=num_strata * width).reshape(num_strata, width)
 
     matched = np.zeros((num_strata, size), np.int64)
+    num_matched_R = np.zeros_like(first_R)
     if rows.matched_Rb is not None:
         num_matched_R = _num_matched(rows.matched_Rb, continuation)
         if not np.array_equal(num_matched_R == continuation, memorized_R):
@@ -239,8 +303,15 @@ def _tally_continuation(
     fragile = histogram(nothing_R, 1, fragile_R)
     fragile_memorized = histogram(nothing_R, 1, fragile_R & memorized_R)
     tallies = np.concatenate([matched, histogram(first_R, size), fragile, fragile_memorized], axis=1)
-    for (group, num_repeats, context), tally in zip(rows.strata, tallies, strict=True):
-        yield Stratum(group, num_repeats, context, continuation), tally
+    for (group, num_repeats, context), tally, shared in zip(rows.strata, tallies, rows.duplicates, strict=True):
+        yield Stratum(group, num_repeats, context, continuation), tally, _scores_of(shared, num_matched_R, first_R)
+
+
+def _scores_of(shared: _Duplicates | None, num_matched_R: IntArray, first_R: IntArray) -> DuplicateScores | None:
+    if shared is None:
+        return None
+    scores = (value_R[shared.places].astype(np.int32) for value_R in (num_matched_R, first_R))
+    return DuplicateScores(shared.clusters, shared.sequence_ids, *scores)
 
 
 def _num_matched(matched_Rb: NDArray[np.uint8], continuation: int) -> IntArray:
@@ -249,7 +320,9 @@ def _num_matched(matched_Rb: NDArray[np.uint8], continuation: int) -> IntArray:
     return np.bitwise_count(matched_Rb & mask_b).sum(axis=1, dtype=np.int64)
 
 
-def _counts_of(tally: IntArray, stratum: Stratum, mode: Mode) -> StratumCounts:
+def _counts_of(
+    tally: IntArray, stratum: Stratum, mode: Mode, duplicates: tuple[DuplicateScores, ...] | None
+) -> StratumCounts:
     size = stratum.continuation + 1
     values: list[int] = tally.tolist()
     matched, first_mismatch = tuple(values[:size]), tuple(values[size : 2 * size])
@@ -264,6 +337,7 @@ def _counts_of(tally: IntArray, stratum: Stratum, mode: Mode) -> StratumCounts:
         matched=matched if mode == "graded" else None,
         first_mismatch=first_mismatch,
         binned=tuple(binned) if mode == "graded" else None,
+        duplicates=duplicates,
     )
 
 
@@ -297,3 +371,13 @@ def _add_histograms(left: tuple[int, ...] | None, right: tuple[int, ...] | None)
             raise ConfigError("counts of modes 'exact' and 'graded' cannot be added; expected one mode")
         return None
     return tuple(a + b for a, b in zip(left, right, strict=True))
+
+
+def _add_duplicates(
+    left: tuple[DuplicateScores, ...] | None, right: tuple[DuplicateScores, ...] | None
+) -> tuple[DuplicateScores, ...] | None:
+    if left is None or right is None:
+        if left is not right:
+            raise ConfigError("counts with and without clusters cannot be added; expected one kind")
+        return None
+    return left + right

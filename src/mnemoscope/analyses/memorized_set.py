@@ -8,13 +8,13 @@ from typing import Final
 import pyarrow as pa
 
 from mnemoscope.analyses.agreement import merge_scores
-from mnemoscope.analyses.columns import Row
+from mnemoscope.analyses.columns import Row, make_table
 from mnemoscope.analyses.factors import SMALL_STRATUM
 from mnemoscope.analyses.paired_strata import PAIR, RATE, PairedStratum, Sum, everyone, intervals_of, rate, share_of
 from mnemoscope.analyses.pairs import IntArray
-from mnemoscope.analyses.transition_columns import make_pair_table
+from mnemoscope.analyses.transition_columns import ALL_COLUMNS
 
-FATE_COLUMNS = (*PAIR, "fate", "num_chosen", "num_unique", "num_copies", *RATE, "interval_method")
+FATE_COLUMNS = (*PAIR, "fate", "num_chosen", "num_unique", "num_copies", *RATE)
 PREDICTION_COLUMNS = (
     *(*PAIR, "measure", "num_chosen", "num_sequences"),
     *("value", "value_low", "value_high", "lift", "small_stratum", "interval_method"),
@@ -67,33 +67,33 @@ MEASURES: Final[tuple[tuple[str, Sum, Sum], ...]] = (
 
 def fate_table(strata: Sequence[PairedStratum], level: float) -> pa.Table:
     """What became of the memorized set: kept, lost, gained, new."""
-    return make_pair_table(FATE_COLUMNS, [row for item in strata for row in _fate_rows(item, level)])
+    return make_table(FATE_COLUMNS, [row for item in strata for row in _fate_rows(item, level)], ALL_COLUMNS)
 
 
 def prediction_table(strata: Sequence[PairedStratum], level: float) -> pa.Table:
     """How well the first run's memorized set predicts the second's, for pairs of models."""
     models = [item for item in strata if item.pair.relation in ("size", "step", "final")]
-    return make_pair_table(PREDICTION_COLUMNS, [row for item in models for row in _prediction_rows(item, level)])
+    return make_table(
+        PREDICTION_COLUMNS, [row for item in models for row in _prediction_rows(item, level)], ALL_COLUMNS
+    )
 
 
 def _fate_rows(item: PairedStratum, level: float) -> Iterator[Row]:
     copies = None if item.tally.copies is None else merge_scores(item.tally.copies)
-    rows, unique, _ = item.resamples
+    rows, unique = item.rows, item.unique
     for name, top, bottom in FATES:
-        found = intervals_of(item, top, bottom, level)
         yield {
             **item.keys,
             "fate": name,
             "num_chosen": int(top(rows)),
             "num_unique": None if unique is None else int(top(unique)),
             "num_copies": None if copies is None else int(top(copies)),
-            **rate(int(top(rows)), int(bottom(rows)), found),
-            "interval_method": found.method,
+            **rate(item, top, bottom, level),
         }
 
 
 def _prediction_rows(item: PairedStratum, level: float) -> Iterator[Row]:
-    rows = item.resamples.rows
+    rows = item.rows
     base = share_of(int(rows[:, -1].sum()), int(rows.sum()))
     for name, top, bottom in MEASURES:
         found = intervals_of(item, top, bottom, level)
@@ -110,7 +110,7 @@ def _prediction_rows(item: PairedStratum, level: float) -> Iterator[Row]:
             "value_low": ends[0],
             "value_high": ends[1],
             "lift": value / base if name == "precision" and value is not None and base else None,
-            "small_stratum": n < SMALL_STRATUM,
+            "small_stratum": int(bottom(item.units)) < SMALL_STRATUM,
             "interval_method": found.method,
         }
 

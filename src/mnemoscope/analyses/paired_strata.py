@@ -1,6 +1,6 @@
-"""The strata of pairs of runs, counted and resampled, and what all of their tables need.
+"""The strata of pairs of runs by class, and what all of their tables need.
 
-Axes: L levels.
+Axes: L levels, I shares.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from mnemoscope.analyses.agreement import merge_classes
-from mnemoscope.analyses.cluster_shares import Resamples, ShareIntervals, resample, share_intervals
+from mnemoscope.analyses.agreement import NUM_CLASSES, merge_classes
+from mnemoscope.analyses.cluster_shares import ClassCounts, ShareIntervals, share_intervals
 from mnemoscope.analyses.columns import Value
 from mnemoscope.analyses.factors import SMALL_STRATUM
 from mnemoscope.analyses.pairs import IntArray, PairCounts, PairStratum, PairTally
 
 Relation = Literal["size", "step", "final", "context", "continuation", "twin"]
 Sum = Callable[[IntArray], IntArray]
-"""Counts out of a table of classes [..., 6, 6], or out of a table per resample."""
+"""Sums over parts of a table of classes [..., 6, 6]; for one table, or for many at once."""
 Place = tuple[str, str, PairStratum]
 
 PAIR = (
     *("relation", "model_from", "model_to", "group"),
     *("context_from", "continuation_from", "context_to", "continuation_to"),
 )
-RATE = ("num_sequences", "share", "share_low", "share_high", "small_stratum")
+RATE = ("num_sequences", "share", "share_low", "share_high", "interval_method", "small_stratum")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +54,13 @@ class RunPair:
 
 
 class PairedStratum(NamedTuple):
-    """A stratum of a pair of runs, counted and resampled."""
+    """A stratum of a pair of runs."""
 
     pair: RunPair
     stratum: PairStratum
     tally: PairTally
-    resamples: Resamples
+    counts: ClassCounts
+    """By class in the one run x 6 + class in the other."""
 
     @property
     def keys(self) -> dict[str, Value]:
@@ -68,15 +69,30 @@ class PairedStratum(NamedTuple):
         return dict(zip(PAIR, (*names, *self.stratum.cell), strict=True))
 
     @property
+    def rows(self) -> IntArray:
+        """Rows by class in the one run and the other, int64 [6, 6]."""
+        return self.counts.rows.reshape(NUM_CLASSES, NUM_CLASSES)
+
+    @property
+    def unique(self) -> IntArray | None:
+        """The same of unique sequences; None where clusters are unknown."""
+        return None if self.counts.unique is None else self.counts.unique.reshape(NUM_CLASSES, NUM_CLASSES)
+
+    @property
+    def units(self) -> IntArray:
+        """What an interval's n and a stratum's smallness go by: unique sequences, rows where clusters are unknown."""
+        return self.rows if self.unique is None else self.unique
+
+    @property
     def levels(self) -> IntArray:
         """Rows by level in the one run and the other, int64 [L, L]."""
-        return merge_classes(self.resamples.rows)
+        return merge_classes(self.rows)
 
 
-def resample_all(pairs: Iterable[RunPair], *, num_resamples: int, seed: int) -> list[PairedStratum]:
-    """Every stratum of every pair with its resamples, which are the same however often they are asked for."""
+def strata_of_pairs(pairs: Iterable[RunPair]) -> list[PairedStratum]:
+    """Every stratum of every pair."""
     return [
-        PairedStratum(pair, stratum, tally, resample(tally, num_resamples=num_resamples, seed=seed))
+        PairedStratum(pair, stratum, tally, tally.class_counts())
         for pair in pairs
         for stratum, tally in pair.counts.strata.items()
     ]
@@ -100,11 +116,20 @@ def find_twins(strata: Sequence[PairedStratum]) -> dict[Place, PairedStratum]:
 
 
 def intervals_of(item: PairedStratum, top: Sum, bottom: Sum, level: float) -> ShareIntervals:
-    """Intervals of top / bottom, by cluster where clusters are known."""
-    rows, unique, drawn = item.resamples
-    drawn_counts = None if drawn is None else (np.asarray(top(drawn)), np.asarray(bottom(drawn)))
-    unique_n = np.asarray(bottom(rows if unique is None else unique))
-    return share_intervals((np.asarray(top(rows)), np.asarray(bottom(rows))), drawn_counts, unique_n, level)
+    """Intervals of top / bottom, by cluster where there are duplicates; ends as `top` gives them."""
+    units = np.eye(NUM_CLASSES**2, dtype=np.int64).reshape(-1, NUM_CLASSES, NUM_CLASSES)
+    tops = np.asarray(top(units))
+    bottoms = np.broadcast_to(bottom(units), tops.shape)
+    low, high, method = share_intervals(
+        item.counts, tops.reshape(len(units), -1), bottoms.reshape(len(units), -1), level
+    )
+    return ShareIntervals(low.reshape(tops.shape[1:]), high.reshape(tops.shape[1:]), method)
+
+
+def small_levels(item: PairedStratum) -> tuple[list[bool], list[bool]]:
+    """Of each level, whether too few are at it in the one run to be told from, and in the other."""
+    levels = merge_classes(item.units)
+    return (levels.sum(axis=1) < SMALL_STRATUM).tolist(), (levels.sum(axis=0) < SMALL_STRATUM).tolist()
 
 
 def everyone(classes: IntArray) -> IntArray:
@@ -117,7 +142,9 @@ def share_of(count: int, n: int) -> float | None:
     return count / n if n else None
 
 
-def rate(count: int, n: int, found: ShareIntervals) -> dict[str, Value]:
-    """The columns `RATE` of a share."""
-    ends = float(found.low), float(found.high)
-    return dict(zip(RATE, (n, share_of(count, n), *ends, n < SMALL_STRATUM), strict=True))
+def rate(item: PairedStratum, top: Sum, bottom: Sum, level: float) -> dict[str, Value]:
+    """The columns `RATE` of top / bottom."""
+    found = intervals_of(item, top, bottom, level)
+    n, is_small = int(bottom(item.rows)), int(bottom(item.units)) < SMALL_STRATUM
+    share = share_of(int(top(item.rows)), n)
+    return dict(zip(RATE, (n, share, float(found.low), float(found.high), found.method, is_small), strict=True))

@@ -15,7 +15,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mnemoscope.analyses.agreement import NUM_CLASSES, class_of_scores
+from mnemoscope.analyses.agreement import NUM_CLASSES, class_of_scores, merge_scores
+from mnemoscope.analyses.cluster_shares import ClassCounts, count_classes
+from mnemoscope.analyses.clusters import Membership, SequenceClusters, clusters_of
 from mnemoscope.config import Grid
 from mnemoscope.errors import ConfigError, StoreError
 from mnemoscope.identity import RunIdentity
@@ -44,42 +46,13 @@ class PairStratum(NamedTuple):
     cell: PairedCell
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SequenceClusters:
-    """Which sequences of a group are duplicates of one another; the first of a cluster stands for it."""
-
-    sequence_ids: IntArray
-    """int64 [S], ascending: every scored sequence."""
-    clusters: IntArray
-    """int64 [S], equal for duplicates."""
-    leads: NDArray[np.bool_]
-    """bool [S], whether the sequence is its cluster's first."""
-    alone: NDArray[np.bool_]
-    """bool [S], whether it has no duplicate."""
-
-    def look_up(self, sequence_ids: IntArray) -> _Membership:
-        """The sequences' clusters; ConfigError where one is not listed."""
-        place = np.searchsorted(self.sequence_ids, sequence_ids).clip(0, len(self.sequence_ids) - 1)
-        unknown = sequence_ids[self.sequence_ids[place] != sequence_ids]
-        if unknown.size:
-            raise ConfigError(f"clusters: no cluster for sequence {unknown[0]}; expected one for every scored sequence")
-        return _Membership(self.clusters[place], self.leads[place], self.alone[place])
-
-
-class _Membership(NamedTuple):
-    cluster_S: IntArray
-    leads_S: NDArray[np.bool_]
-    """Whether the sequence stands for its cluster."""
-    alone_S: NDArray[np.bool_]
-
-
 class DuplicateRows(NamedTuple):
     """The rows of clusters of two or more sequences."""
 
     clusters: IntArray
-    """int64 [D]."""
-    codes: IntArray
-    """int64 [D]: class in the one run x 6 + class in the other."""
+    """int64 [D]; one array for all cells, which is what memory goes to."""
+    codes: NDArray[np.uint8]
+    """uint8 [D]: class in the one run x 6 + class in the other."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,8 +65,8 @@ class PairTally:
     """Copies in the training stream, the sum of num_repeats; None where it is not known of every row."""
     unique: IntArray | None
     """Clusters of duplicates, each by its first row; None where clusters were not given."""
-    duplicates: DuplicateRows | None
-    """None where clusters were not given."""
+    duplicates: tuple[DuplicateRows, ...] | None
+    """In parts, as they were read, and joined only when they are asked for; None where clusters were not given."""
 
     def __add__(self, other: PairTally) -> PairTally:
         if (self.unique is None) != (other.unique is None):
@@ -102,8 +75,16 @@ class PairTally:
         added = replace(self, rows=self.rows + other.rows, copies=copies)
         if self.duplicates is None or other.duplicates is None:
             return added
-        joined = (np.concatenate(parts) for parts in zip(self.duplicates, other.duplicates, strict=True))
-        return replace(added, unique=_known(self.unique) + _known(other.unique), duplicates=DuplicateRows(*joined))
+        unique = _known(self.unique) + _known(other.unique)
+        return replace(added, unique=unique, duplicates=self.duplicates + other.duplicates)
+
+    def class_counts(self) -> ClassCounts:
+        """The sequences by class in the one run x 6 + class in the other."""
+        unique = None if self.unique is None else merge_scores(self.unique).ravel()
+        nothing = DuplicateRows(np.zeros(0, np.int64), np.zeros(0, np.uint8))
+        parts = zip(nothing, *(self.duplicates or ()), strict=True)
+        clusters, codes = (np.concatenate(arrays).astype(np.int64) for arrays in parts)
+        return count_classes(merge_scores(self.rows).ravel(), unique, clusters, codes)
 
 
 @dataclass(frozen=True)
@@ -117,18 +98,6 @@ class PairCounts:
         for stratum, tally in other.strata.items():
             total[stratum] = total[stratum] + tally if stratum in total else tally
         return PairCounts(dict(sorted(total.items(), key=_rank)))
-
-
-def sequence_clusters(sequence_ids: IntArray, clusters: IntArray) -> SequenceClusters:
-    """The clusters of the scored sequences of a group, given in any order, one cluster per sequence."""
-    if sequence_ids.shape != clusters.shape or sequence_ids.ndim != 1 or not len(sequence_ids):
-        shapes = f"{sequence_ids.shape} and {clusters.shape}"
-        raise ConfigError(f"clusters: shapes {shapes}; expected one cluster for each of one sequence or more")
-    order = np.argsort(sequence_ids, kind="stable")
-    clusters = clusters[order]
-    _, first, index, counts = np.unique(clusters, return_index=True, return_inverse=True, return_counts=True)
-    leads = first[index] == np.arange(len(clusters))
-    return SequenceClusters(sequence_ids=sequence_ids[order], clusters=clusters, leads=leads, alone=counts[index] == 1)
 
 
 def same_cells(grid: Grid) -> list[PairedCell]:
@@ -259,18 +228,12 @@ def _tally(
     repeats_S = None if repeats.null_count else repeats.to_numpy().astype(np.int64)[::num_contexts]
     for group in np.unique(group_S.astype(str)).tolist():
         chosen_S = np.flatnonzero(group_S == group)
-        membership = None if clusters is None else _clusters_of(clusters, group).look_up(ids_S[chosen_S])
+        known = None if clusters is None else _duplicates_among(clusters_of(clusters, group).look_up(ids_S[chosen_S]))
         for cell in cells:
             matched_S = _num_matched(bits_SCn, chosen_S, grid, cell.context_from, cell.continuation_from)
             matched_other_S = _num_matched(bits_other_SCn, chosen_S, grid, cell.context_to, cell.continuation_to)
             weights_S = None if repeats_S is None else repeats_S[chosen_S]
-            yield PairStratum(group, cell), _tally_cell(matched_S, matched_other_S, cell, weights_S, membership)
-
-
-def _clusters_of(clusters: Mapping[str, SequenceClusters], group: str) -> SequenceClusters:
-    if group not in clusters:
-        raise ConfigError(f"clusters: none for group {group!r}; expected those of every scored group")
-    return clusters[group]
+            yield PairStratum(group, cell), _tally_cell(matched_S, matched_other_S, cell, weights_S, known)
 
 
 def _num_matched(
@@ -279,8 +242,21 @@ def _num_matched(
     return bits_SCn[chosen_S, grid.contexts.index(context), :continuation].sum(axis=1, dtype=np.int64)
 
 
+class _Known(NamedTuple):
+    """Which of some sequences stand for their clusters, which have duplicates, and the clusters of those."""
+
+    leads_S: NDArray[np.bool_]
+    shared_D: IntArray
+    cluster_D: IntArray
+
+
+def _duplicates_among(membership: Membership) -> _Known:
+    shared_D = np.flatnonzero(~membership.alone_S)
+    return _Known(membership.leads_S, shared_D, membership.cluster_S[shared_D])
+
+
 def _tally_cell(
-    one_S: IntArray, other_S: IntArray, cell: PairedCell, weights_S: IntArray | None, membership: _Membership | None
+    one_S: IntArray, other_S: IntArray, cell: PairedCell, weights_S: IntArray | None, known: _Known | None
 ) -> PairTally:
     shape = cell.continuation_from + 1, cell.continuation_to + 1
     place_S = one_S * shape[1] + other_S
@@ -290,10 +266,10 @@ def _tally_cell(
         return counts.astype(np.int64).reshape(shape)
 
     copies = None if weights_S is None else joint(place_S, weights_S)
-    if membership is None:
+    if known is None:
         return PairTally(rows=joint(place_S), copies=copies, unique=None, duplicates=None)
-    codes_S = class_of_scores(shape[0] - 1)[one_S] * NUM_CLASSES + class_of_scores(shape[1] - 1)[other_S]
-    shared_S = ~membership.alone_S
-    duplicates = DuplicateRows(membership.cluster_S[shared_S], codes_S[shared_S])
-    unique = joint(place_S[membership.leads_S])
+    from_D, to_D = one_S[known.shared_D], other_S[known.shared_D]
+    codes_D = class_of_scores(shape[0] - 1)[from_D] * NUM_CLASSES + class_of_scores(shape[1] - 1)[to_D]
+    duplicates = (DuplicateRows(known.cluster_D, codes_D.astype(np.uint8)),) if len(codes_D) else ()
+    unique = joint(place_S[known.leads_S])
     return PairTally(rows=joint(place_S), copies=copies, unique=unique, duplicates=duplicates)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
-import pyarrow as pa
-
-from mnemoscope.analyses.columns import COLUMNS, COUNT, FLAG, LENGTH, REAL, TEXT, Column, Row
+from mnemoscope.analyses.columns import COLUMNS, COUNT, FLAG, LENGTH, REAL, TEXT, Column
 
 PAIR_COLUMNS: Final[Mapping[str, Column]] = {
     "relation": Column(TEXT, "what differs between the two runs: size, step, final, context, continuation or twin"),
@@ -23,14 +21,12 @@ PAIR_COLUMNS: Final[Mapping[str, Column]] = {
     "num_matched_to": Column(LENGTH, "num_matched in the second run", "tokens"),
     "num_from": Column(COUNT, "sequences at level_from in the first run", "sequences"),
     "num_to": Column(COUNT, "sequences at level_to in the second run", "sequences"),
-    "num_unique": Column(COUNT, "of num_chosen, one per cluster of duplicates; null where unknown", "sequences"),
     "num_copies": Column(COUNT, "their copies in the training stream; null where unknown", "copies"),
     "inverse_share": Column(REAL, "P(level_from | level_to); null where no sequence is at level_to", "1"),
     "inverse_low": Column(REAL, "lower end of its interval", "1"),
     "inverse_high": Column(REAL, "upper end of its interval", "1"),
-    "inverse_small_stratum": Column(FLAG, "fewer than 30 sequences at level_to: not to be averaged"),
+    "inverse_small_stratum": Column(FLAG, "the same of the sequences at level_to"),
     "noise_share": Column(REAL, "the same share between a run and its twin; null without a twin", "1"),
-    "interval_method": Column(TEXT, "Wilson over rows; where clusters are known at the n that their bootstrap allows"),
     "fate": Column(TEXT, "kept, lost: of those memorized before; gained: of the others; new: of those memorized after"),
     "test": Column(TEXT, "Bowker (levels) or McNemar (memorized)"),
     "statistic": Column(REAL, "Bowker's chi-square; for McNemar the smaller of num_fell and num_rose"),
@@ -57,10 +53,4 @@ PAIR_COLUMNS: Final[Mapping[str, Column]] = {
     "lift": Column(REAL, "precision / base rate; null for the others"),
 }
 
-_ALL = {**COLUMNS, **PAIR_COLUMNS}
-
-
-def make_pair_table(names: Sequence[str], rows: Sequence[Row]) -> pa.Table:
-    """The rows as a table with these columns, in this order; every row has every column."""
-    fields = [pa.field(n, _ALL[n].type, metadata={"meaning": _ALL[n].meaning, "unit": _ALL[n].unit}) for n in names]
-    return pa.table({name: [row[name] for row in rows] for name in names}, schema=pa.schema(fields))
+ALL_COLUMNS: Final[Mapping[str, Column]] = {**COLUMNS, **PAIR_COLUMNS}

@@ -11,8 +11,7 @@ import pyarrow as pa
 from mnemoscope import intervals
 from mnemoscope.analyses import agreement
 from mnemoscope.analyses.agreement import LEVELS, NUM_LEVELS, merge_classes
-from mnemoscope.analyses.columns import Row, Value
-from mnemoscope.analyses.factors import SMALL_STRATUM
+from mnemoscope.analyses.columns import Row, Value, make_table
 from mnemoscope.analyses.paired_strata import (
     PAIR,
     RATE,
@@ -23,9 +22,10 @@ from mnemoscope.analyses.paired_strata import (
     place_of,
     rate,
     share_of,
+    small_levels,
 )
 from mnemoscope.analyses.pairs import IntArray
-from mnemoscope.analyses.transition_columns import make_pair_table
+from mnemoscope.analyses.transition_columns import ALL_COLUMNS
 from mnemoscope.intervals import FloatArray
 
 NESTED: Final = "by construction: a longer full match contains the shorter one, so nothing can be gained"
@@ -33,7 +33,7 @@ MOVED: Final = "other tokens of the sequence are continued: not the context's le
 SPARSE: Final = "some pairs of cells hold fewer than 10 sequences: the chi-square approximation is rough"
 ALIKE: Final = "nothing is off the diagonal: nothing to test"
 EMPTY: Final = "no sequences at this level"
-SMALL: Final = "fewer than 30 sequences at this level: not to be averaged"
+SMALL: Final = "fewer than 30 unique sequences at this level: not to be averaged"
 
 LEVEL_COLUMNS = (
     *(*PAIR, "level_from", "level_to", "num_chosen", "num_unique", "num_copies"),
@@ -57,12 +57,12 @@ def level_table(strata: Sequence[PairedStratum], level: float) -> pa.Table:
     """Level by level: counts, P(to | from) and P(from | to) with intervals, beside the twin's share."""
     floors = find_twins(strata)
     rows = [row for item in strata for row in _level_rows(item, floors.get(place_of(item)), level)]
-    return make_pair_table(LEVEL_COLUMNS, rows)
+    return make_table(LEVEL_COLUMNS, rows, ALL_COLUMNS)
 
 
 def score_table(strata: Sequence[PairedStratum]) -> pa.Table:
     """The exact cross-tabulation by num_matched, without its empty cells."""
-    return make_pair_table(SCORE_COLUMNS, [row for item in strata for row in _score_rows(item)])
+    return make_table(SCORE_COLUMNS, [row for item in strata for row in _score_rows(item)], ALL_COLUMNS)
 
 
 def symmetry_table(strata: Sequence[PairedStratum]) -> pa.Table:
@@ -73,19 +73,19 @@ def symmetry_table(strata: Sequence[PairedStratum]) -> pa.Table:
         adjusted = intervals.holm([float(row["p_symmetric"] or 0) for row in family])
         for row, p_value in zip(family, adjusted.tolist(), strict=True):
             row["p_symmetric_holm"] = p_value
-    return make_pair_table(TEST_COLUMNS, rows)
+    return make_table(TEST_COLUMNS, rows, ALL_COLUMNS)
 
 
 def null_table(strata: Sequence[PairedStratum]) -> pa.Table:
     """Beside each matrix of levels, the ones that nulls would give (see `transitions`)."""
-    return make_pair_table(NULL_COLUMNS, [row for item in strata for row in _null_rows(item)])
+    return make_table(NULL_COLUMNS, [row for item in strata for row in _null_rows(item)], ALL_COLUMNS)
 
 
 def noise_table(strata: Sequence[PairedStratum], level: float) -> pa.Table:
     """Shares that changed, of pairs that have a twin of one side, beside the twin's; empty without a twin."""
     floors = find_twins(strata)
     rows = [row for item in strata for row in _noise_rows(item, floors.get(place_of(item)), level)]
-    return make_pair_table(NOISE_COLUMNS, rows)
+    return make_table(NOISE_COLUMNS, rows, ALL_COLUMNS)
 
 
 def _level_rows(item: PairedStratum, twin: PairedStratum | None, level: float) -> Iterator[Row]:
@@ -93,8 +93,10 @@ def _level_rows(item: PairedStratum, twin: PairedStratum | None, level: float) -
     forward = intervals_of(item, merge_classes, lambda c: merge_classes(c).sum(axis=-1, keepdims=True), level)
     inverse = intervals_of(item, merge_classes, lambda c: merge_classes(c).sum(axis=-2, keepdims=True), level)
     floor = None if twin is None else twin.levels
-    unique, copies = _other_levels(item)
+    unique = None if item.unique is None else merge_classes(item.unique)
+    copies = None if item.tally.copies is None else merge_classes(agreement.merge_scores(item.tally.copies))
     num_from, num_to = counts.sum(axis=1).tolist(), counts.sum(axis=0).tolist()
+    small_from, small_to = small_levels(item)
     for i, j in np.ndindex(NUM_LEVELS, NUM_LEVELS):
         count = int(counts[i, j])
         yield {
@@ -108,23 +110,16 @@ def _level_rows(item: PairedStratum, twin: PairedStratum | None, level: float) -
             "share": share_of(count, num_from[i]),
             "share_low": float(forward.low[i, j]),
             "share_high": float(forward.high[i, j]),
-            "small_stratum": num_from[i] < SMALL_STRATUM,
+            "small_stratum": small_from[i],
             "num_to": num_to[j],
             "inverse_share": share_of(count, num_to[j]),
             "inverse_low": float(inverse.low[i, j]),
             "inverse_high": float(inverse.high[i, j]),
-            "inverse_small_stratum": num_to[j] < SMALL_STRATUM,
+            "inverse_small_stratum": small_to[j],
             "noise_share": None if floor is None else share_of(int(floor[i, j]), int(floor[i].sum())),
             "interval_method": forward.method,
-            "note": EMPTY if not num_from[i] else SMALL if num_from[i] < SMALL_STRATUM else None,
+            "note": EMPTY if not num_from[i] else SMALL if small_from[i] else None,
         }
-
-
-def _other_levels(item: PairedStratum) -> tuple[IntArray | None, IntArray | None]:
-    """The level tables of unique sequences and of copies; None where unknown."""
-    known = (item.tally.unique, item.tally.copies)
-    unique, copies = (None if t is None else merge_classes(agreement.merge_scores(t)) for t in known)
-    return unique, copies
 
 
 def _score_rows(item: PairedStratum) -> Iterator[Row]:
@@ -141,7 +136,7 @@ def _score_rows(item: PairedStratum) -> Iterator[Row]:
 
 
 def _test_rows(item: PairedStratum) -> Iterator[dict[str, Value]]:
-    rows, unique, _ = item.resamples
+    rows, unique = item.rows, item.unique
     classes = rows if unique is None else unique
     shared = {**item.keys, "p_symmetric_holm": None, "unit": "rows" if unique is None else "unique sequences"}
     levels = merge_classes(classes)
@@ -176,6 +171,7 @@ def _null_rows(item: PairedStratum) -> Iterator[Row]:
 
 def _expected_rows(item: PairedStratum, null: str, expected: FloatArray, correlation: float | None) -> Iterator[Row]:
     counts, num_from, num_expected = item.levels, item.levels.sum(axis=1).tolist(), expected.sum(axis=1).tolist()
+    small_from, _ = small_levels(item)
     for i, j in np.ndindex(NUM_LEVELS, NUM_LEVELS):
         count, chance = int(counts[i, j]), float(expected[i, j])
         share = share_of(count, num_from[i])
@@ -192,7 +188,7 @@ def _expected_rows(item: PairedStratum, null: str, expected: FloatArray, correla
             "expected_share": expected_share,
             "share_difference": None if share is None or expected_share is None else share - expected_share,
             "residual": (count - chance) / chance**0.5 if chance > 0 else None,
-            "small_stratum": num_from[i] < SMALL_STRATUM,
+            "small_stratum": small_from[i],
         }
 
 
@@ -209,14 +205,14 @@ def _noise_rows(item: PairedStratum, twin: PairedStratum | None, level: float) -
     if twin is None:
         return
     for name, top in (("level", _changed_level), ("memorized", _changed_memorized)):
-        rows, floor_rows = item.resamples.rows, twin.resamples.rows
-        found, floor = (intervals_of(one, top, everyone, level) for one in (item, twin))
+        rows, floor_rows = item.rows, twin.rows
+        floor = intervals_of(twin, top, everyone, level)
         one, other = twin.pair.run_from.label, twin.pair.run_to.label
         yield {
             **item.keys,
             "changed": name,
             "num_chosen": int(top(rows)),
-            **rate(int(top(rows)), int(everyone(rows)), found),
+            **rate(item, top, everyone, level),
             "twin": one if other in (item.pair.run_from.label, item.pair.run_to.label) else other,
             "noise_share": share_of(int(top(floor_rows)), int(everyone(floor_rows))),
             "noise_low": float(floor.low),

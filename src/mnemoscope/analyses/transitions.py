@@ -28,8 +28,9 @@ import pyarrow as pa
 
 from mnemoscope.analyses import Finding
 from mnemoscope.analyses import transition_tables as tables
+from mnemoscope.analyses.columns import tables_of
 from mnemoscope.analyses.memorized_set import fate_table, prediction_table
-from mnemoscope.analyses.paired_strata import PairedRun, Relation, RunPair, resample_all
+from mnemoscope.analyses.paired_strata import PairedRun, Relation, RunPair, strata_of_pairs
 from mnemoscope.analyses.transition_finding import find_persistence
 from mnemoscope.errors import ConfigError
 
@@ -68,16 +69,14 @@ class TransitionsResult:
     @property
     def tables(self) -> Mapping[str, pa.Table]:
         """The tables by name."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, pa.Table)}
+        return tables_of(self)
 
 
-def transitions(
-    pairs: Sequence[RunPair], *, level: float = 0.95, num_resamples: int = 1000, seed: int = 0
-) -> TransitionsResult:
-    """All tables of this perspective, pairs in the order given; resamples are drawn where clusters are known."""
+def transitions(pairs: Sequence[RunPair], *, level: float = 0.95) -> TransitionsResult:
+    """All tables of this perspective, pairs in the order given."""
     if not pairs:
         raise ConfigError("no pairs of runs given; expected the joint counts of at least one")
-    strata = resample_all(pairs, num_resamples=num_resamples, seed=seed)
+    strata = strata_of_pairs(pairs)
     levels, nulls = tables.level_table(strata, level), tables.null_table(strata)
     prediction, noise = prediction_table(strata, level), tables.noise_table(strata, level)
     sizes = {run.label: run.num_non_embedding_parameters for pair in pairs for run in (pair.run_from, pair.run_to)}
