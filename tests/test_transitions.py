@@ -167,6 +167,24 @@ def test_tests_are_holm_adjusted_within_their_name():
     assert [(row["num_fell"], row["num_rose"], row["unit"]) for row in mcnemar] == [(10, 20, "rows"), (10, 10, "rows")]
 
 
+OWN = (
+    pair(example(), relation="context", names=("large", "large"), cell=PairedCell(16, 5, 32, 5)),
+    pair(example(), relation="context", names=("large", "large"), cell=PairedCell(16, 3, 32, 3)),
+    pair(example(), relation="continuation", names=("large", "large"), cell=PairedCell(32, 5, 32, 6)),
+    pair(example(), relation="continuation", names=("large", "large"), cell=PairedCell(16, 5, 16, 6)),
+)
+
+
+def test_a_model_beside_itself_changes_nothing_of_sizes():
+    """With contexts and continuations in the study, the finding and the tests between sizes are what they were."""
+    alone, together = transitions([pair(example())]), transitions([*OWN, pair(example())])
+    assert together.finding == alone.finding
+    assert rows_of(together.tests, relation="size") == alone.tests.to_pylist()
+    assert together.prediction.equals(alone.prediction)
+    only = transitions(OWN).finding
+    assert only == ("No two sizes or checkpoints were compared on member sequences.", "undecided", {})
+
+
 def test_small_and_empty_strata_are_said_so():
     """Under 30 sequences at a level are flagged, none give no share and the interval [0, 1]; neither is counted."""
     result = transitions([pair(example())])
@@ -251,7 +269,10 @@ def test_a_twin_is_the_noise_floor():
 
 
 def test_pairs_are_planned_by_size_step_and_twin():
-    """Final models by size, checkpoints in order and against their final one, two runs of one checkpoint as twins."""
+    """Final models by size, checkpoints in order and against their final one, two runs of one checkpoint as twins.
+
+    Behind them each final model with itself, between contexts and between continuations.
+    """
     runs = [
         run("big", 90),
         run("mid@1", 40, source="mid", step=1),
@@ -268,6 +289,8 @@ def test_pairs_are_planned_by_size_step_and_twin():
         ("step", "mid@2", "mid"),
         ("final", "mid@1", "mid"),
         ("twin", "big", "big-bf16"),
+        *(("context", name, name) for name in ("small", "mid", "big")),
+        *(("continuation", name, name) for name in ("small", "mid", "big")),
     ]
 
 
@@ -324,3 +347,17 @@ def test_figures_are_drawn_for_what_there_is():
     spec = transition_specs(transitions([contexts]))["transitions_by_context"]
     assert spec["vconcat"][0]["hconcat"][0]["title"]["text"] == "k = 16 → k = 32"
     assert transition_specs(transitions([pair(example(), group="control")])) == {}
+
+
+def test_a_model_beside_itself_has_one_figure_for_each_length():
+    """Of all cells those at the finding's other length are drawn: k = 16 to 32 at n = 5, n = 5 to 6 at k = 32."""
+    specs = transition_specs(transitions([*OWN, pair(example())]))
+    assert len(specs) == 4
+    for name, title, at in (
+        ("transitions_by_context", "k = 16 → k = 32", "large, n = 5, "),
+        ("transitions_by_continuation", "n = 5 → n = 6", "large, k = 32, "),
+    ):
+        [row] = specs[name]["vconcat"]
+        assert row["hconcat"][0]["title"]["text"] == title
+        assert specs[name]["title"]["subtitle"][0].startswith(at)
+        assert row["hconcat"][0]["layer"][0]["encoding"]["x"]["title"] == f"level at {title.split(' → ')[1]}"

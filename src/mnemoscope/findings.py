@@ -11,22 +11,40 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import tee
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
-from mnemoscope.analyses import AnalysisResult
+from mnemoscope.analyses import AnalysisResult, clusters, pairs
+from mnemoscope.analyses.clusters import SequenceClusters, clusters_of_scores
 from mnemoscope.analyses.embeddings import EmbeddingSample, EmbeddingsResult, embeddings
 from mnemoscope.analyses.entropy import EntropyResult, entropy
 from mnemoscope.analyses.factors import FactorsResult, ModelCounts, factors
 from mnemoscope.analyses.frequency import NGRAMS, FrequencyResult, frequency
 from mnemoscope.analyses.matches import count_matches
-from mnemoscope.analyses.pairs import count_pairs, same_cells
+from mnemoscope.analyses.pairs import (
+    PairCounts,
+    PairedCell,
+    check_comparable,
+    context_cells,
+    continuation_cells,
+    count_pairs,
+    same_cells,
+)
 from mnemoscope.analyses.samples import TraceSample, places
-from mnemoscope.analyses.transitions import PairedRun, RunPair, TransitionsResult, plan_pairs, transitions
+from mnemoscope.analyses.transitions import (
+    PairedRun,
+    PlannedPair,
+    RunPair,
+    TransitionsResult,
+    plan_pairs,
+    transitions,
+)
 from mnemoscope.counts import read_counts
 from mnemoscope.files import write_atomically
 from mnemoscope.store import Run, Study, encode_table, read_scores
@@ -35,20 +53,20 @@ from mnemoscope.version import __version__
 
 FRAGILE_MARGIN: Final = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}
 """Logits: a path whose smallest top-1 to top-2 margin is below this may differ on another machine or batch."""
-_COUNTED: Final = ("group", "context", "num_repeats", "first_mismatch", "matched", "smallest_margin")
-_PAIRED: Final = ("sequence_id", "group", "context", "offset", "num_repeats", "first_mismatch", "matched")
+_COUNTED: Final = ("sequence_id", "group", "context", "num_repeats", "first_mismatch", "matched", "smallest_margin")
 
 
 def analyze(study: Study) -> dict[str, AnalysisResult]:
     """Every analysis that the stored tables allow, by name: those of scores, of traces where a study has them, and of
     corpus frequency where it has counts.
     """
+    duplicates = _find_duplicates(study)
     results: dict[str, AnalysisResult] = {
-        "factors": factors({label: _count(study, run) for label, run in study.runs.items()})
+        "factors": factors({label: _count(study, run, duplicates) for label, run in study.runs.items()})
     }
-    pairs = _pairs(study)
-    if pairs:
-        results["transitions"] = transitions(pairs)
+    compared = _pairs(study, duplicates)
+    if compared:
+        results["transitions"] = transitions(compared)
     if study.config.traces is not None:
         results |= _analyze_traces(study)
     return results
@@ -119,7 +137,15 @@ def _draw(result: AnalysisResult, folder: Path) -> list[Path]:
             return []
 
 
-def _count(study: Study, run: Run) -> ModelCounts:
+def _find_duplicates(study: Study) -> dict[str, SequenceClusters]:
+    """The clusters of duplicates by group, from the first run: the others are over the same sequences."""
+    if not study.runs:
+        return {}
+    tables = read_scores(study, next(iter(study.runs)), columns=clusters.COLUMNS)
+    return clusters_of_scores(tables, context=study.config.contexts[0])
+
+
+def _count(study: Study, run: Run, duplicates: Mapping[str, SequenceClusters]) -> ModelCounts:
     identity = run.identity
     tables = read_scores(study, run.label, columns=_COUNTED)
     return ModelCounts(
@@ -128,7 +154,13 @@ def _count(study: Study, run: Run) -> ModelCounts:
         num_parameters=identity.model.num_parameters,
         num_non_embedding_parameters=identity.model.num_non_embedding_parameters,
         training_step=run.training_step,
-        counts=count_matches(tables, identity.grid, identity.mode, fragile_margin_logits=_fragile_margin(run)),
+        counts=count_matches(
+            tables,
+            identity.grid,
+            identity.mode,
+            fragile_margin_logits=_fragile_margin(run),
+            clusters=duplicates,
+        ),
     )
 
 
@@ -136,7 +168,7 @@ def _fragile_margin(run: Run) -> float:
     return FRAGILE_MARGIN[run.identity.model.dtype]
 
 
-def _pairs(study: Study) -> list[RunPair]:
+def _pairs(study: Study, duplicates: Mapping[str, SequenceClusters]) -> list[RunPair]:
     """The pairs of runs that are worth comparing, counted at every cell; none without match bits."""
     if study.config.mode != "graded":
         return []
@@ -150,20 +182,29 @@ def _pairs(study: Study) -> list[RunPair]:
         for run in study.runs.values()
     ]
     grid = study.config.grid
+    cells = {"context": context_cells(grid), "continuation": continuation_cells(grid)}
+    planned = [(pair, cells.get(pair.relation, same_cells(grid))) for pair in plan_pairs(runs)]
     return [
         RunPair(
-            relation=planned.relation,
-            run_from=planned.run_from,
-            run_to=planned.run_to,
-            counts=count_pairs(
-                read_scores(study, planned.run_from.label, columns=_PAIRED),
-                read_scores(study, planned.run_to.label, columns=_PAIRED),
-                grid=grid,
-                cells=same_cells(grid),
-            ),
+            relation=pair.relation,
+            run_from=pair.run_from,
+            run_to=pair.run_to,
+            counts=_count_pair(study, pair, some, duplicates),
         )
-        for planned in plan_pairs(runs)
+        for pair, some in planned
+        if some
     ]
+
+
+def _count_pair(
+    study: Study, pair: PlannedPair, cells: Sequence[PairedCell], duplicates: Mapping[str, SequenceClusters]
+) -> PairCounts:
+    """The joint counts of two runs, or of a run with itself, whose scores are then read once."""
+    one, other = study.run(pair.run_from.label), study.run(pair.run_to.label)
+    check_comparable(one.identity, other.identity)
+    tables = read_scores(study, one.label, columns=pairs.COLUMNS)
+    both = tee(tables) if one == other else (tables, read_scores(study, other.label, columns=pairs.COLUMNS))
+    return count_pairs(*both, grid=one.identity.grid, cells=cells, clusters=duplicates)
 
 
 def _analyze_traces(study: Study) -> dict[str, AnalysisResult]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from mnemoscope.analyses.factors import SMALL_STRATUM
 from mnemoscope.analyses.pairs import IntArray, PairCounts, PairStratum, PairTally
 
 Relation = Literal["size", "step", "final", "context", "continuation", "twin"]
+OWN_RELATIONS: Final[tuple[Relation, ...]] = ("context", "continuation")
+"""Those of a run with itself."""
 Sum = Callable[[IntArray], IntArray]
 """Sums over parts of a table of classes [..., 6, 6]; for one table, or for many at once."""
 Place = tuple[str, str, PairStratum]

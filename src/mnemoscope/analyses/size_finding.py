@@ -85,11 +85,13 @@ def _is(row: Record, wanted: Record) -> bool:
 
 
 def _amount(row: Record, figures: Figures) -> str:
-    for name in ("num_memorized", "num_sequences", "share", "share_low", "share_high"):
-        figures[name] = row[name]
+    names = ("num_memorized", "num_unique_memorized", "num_sequences", "num_unique", "share", "share_low", "share_high")
+    figures.update({name: row[name] for name in names})
     if row["share"] is None:
         return f"{row['model']} was given no member sequences"
     counts = f"{row['num_memorized']:,} of {row['num_sequences']:,} member sequences"
+    if row["num_unique"] not in (None, row["num_sequences"]):
+        counts += f" ({row['num_unique_memorized']:,} of {row['num_unique']:,} unique)"
     small = " (a small stratum)" if row["small_stratum"] else ""
     share = format_share(row["share"], row["share_low"], row["share_high"])
     return f"{row['model']} recites {counts}{small}, {share}"

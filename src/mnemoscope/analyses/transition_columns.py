@@ -34,7 +34,7 @@ PAIR_COLUMNS: Final[Mapping[str, Column]] = {
     "num_fell": Column(COUNT, "sequences at a lower level (no longer memorized) in the second run", "sequences"),
     "num_rose": Column(COUNT, "sequences at a higher level (newly memorized) in the second run", "sequences"),
     "p_symmetric": Column(REAL, "p-value of as many falling as rising; McNemar: exact, mid-p"),
-    "p_symmetric_holm": Column(REAL, "the same, Holm-adjusted over all tests of this name"),
+    "p_symmetric_holm": Column(REAL, "the same, Holm-adjusted over all tests of this name and relation"),
     "unit": Column(TEXT, "what was counted: unique sequences where clusters are known, else rows"),
     "null": Column(TEXT, "regression (one correlation), symmetric (exchangeable) or independent (permuted)"),
     "expected": Column(REAL, "sequences expected in the cell", "sequences"),

@@ -40,7 +40,7 @@ def find_persistence(
     """The finding at one reference cell, over consecutive sizes (where there are none, checkpoints)."""
     rows = _reference_rows(levels.to_pylist())
     if not rows:
-        return Finding("No two runs over the same member sequences were compared.", "undecided", {})
+        return Finding("No two sizes or checkpoints were compared on member sequences.", "undecided", {})
     pairs = list(dict.fromkeys((row["model_from"], row["model_to"]) for row in rows))
     cell = {name: rows[0][name] for name in ("relation", "context_from", "continuation_from", "group")}
     figures: Figures = {"level": level, **cell, "num_pairs": len(pairs)}

@@ -66,10 +66,13 @@ def score_table(strata: Sequence[PairedStratum]) -> pa.Table:
 
 
 def symmetry_table(strata: Sequence[PairedStratum]) -> pa.Table:
-    """Bowker's and McNemar's tests, Holm-adjusted within each name; over unique sequences where known."""
+    """Bowker's and McNemar's tests, Holm-adjusted within name and relation; over unique sequences where known."""
     rows = [row for item in strata for row in _test_rows(item)]
-    for name in ("Bowker", "McNemar"):
-        family = [row for row in rows if row["test"] == name and row["p_symmetric"] is not None]
+    families: dict[tuple[Value, Value], list[dict[str, Value]]] = {}
+    for row in rows:
+        if row["p_symmetric"] is not None:
+            families.setdefault((row["test"], row["relation"]), []).append(row)
+    for family in families.values():
         adjusted = intervals.holm([float(row["p_symmetric"] or 0) for row in family])
         for row, p_value in zip(family, adjusted.tolist(), strict=True):
             row["p_symmetric_holm"] = p_value

@@ -30,7 +30,7 @@ from mnemoscope.analyses import Finding
 from mnemoscope.analyses import transition_tables as tables
 from mnemoscope.analyses.columns import tables_of
 from mnemoscope.analyses.memorized_set import fate_table, prediction_table
-from mnemoscope.analyses.paired_strata import PairedRun, Relation, RunPair, strata_of_pairs
+from mnemoscope.analyses.paired_strata import OWN_RELATIONS, PairedRun, Relation, RunPair, strata_of_pairs
 from mnemoscope.analyses.transition_finding import find_persistence
 from mnemoscope.errors import ConfigError
 
@@ -96,7 +96,8 @@ def plan_pairs(runs: Sequence[PairedRun]) -> list[PlannedPair]:
     """The comparisons that runs of one study call for, each pair once.
 
     Consecutive sizes among final models; consecutive checkpoints of a source; every other checkpoint with its
-    final model; and runs of one source and step, which are twins.
+    final model; runs of one source and step, which are twins; and each final model with itself, between contexts and
+    between continuations.
     """
     runs_by_place: dict[tuple[str, float], list[PairedRun]] = {}
     for run in sorted(runs, key=lambda run: (run.num_non_embedding_parameters, run.source, _step_rank(run))):
@@ -110,7 +111,8 @@ def plan_pairs(runs: Sequence[PairedRun]) -> list[PlannedPair]:
         planned += [PlannedPair("step", *pair) for pair in pairwise(series)]
         planned += [PlannedPair("final", run, series[-1]) for run in series[:-2]]
     twins = [PlannedPair("twin", same[0], other) for same in runs_by_place.values() for other in same[1:]]
-    return planned + twins
+    own = [PlannedPair(relation, run, run) for relation in OWN_RELATIONS for run in finals]
+    return planned + twins + own
 
 
 def _step_rank(run: PairedRun) -> float:

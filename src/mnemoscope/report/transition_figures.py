@@ -27,6 +27,15 @@ DARK_FROM: Final = 0.55
 """The share from which a cell is dark enough for white type."""
 
 
+class OwnSide(NamedTuple):
+    """What differs where a model is compared with itself: its symbol, its column, what is held; a caution."""
+
+    symbol: str
+    column: str
+    held: tuple[str, ...]
+    remark: str
+
+
 class Matrix(NamedTuple):
     """One heatmap: its columns of shares, numbers and smallness, and whether the rows are named at its left."""
 
@@ -36,6 +45,10 @@ class Matrix(NamedTuple):
     names_rows: bool = True
 
 
+OWN_SIDES: Final = {
+    "context": OwnSide("k", "context", ("continuation_from",), "a longer context is continued by later tokens"),
+    "continuation": OwnSide("n", "continuation", ("context_from",), "a longer continuation begins with the shorter"),
+}
 FORWARD: Final = Matrix("share", "num_chosen", "small_stratum")
 INVERSE: Final = Matrix("inverse_share", "num_chosen", "inverse_small_stratum")
 EXPECTED: Final = Matrix("expected_share", "expected", "small_stratum", names_rows=False)
@@ -62,6 +75,11 @@ def draw_by_context(result: TransitionsResult) -> alt.VConcatChart | None:
     return _draw_beside_null(result, "context", "Level by level, from one context to the next longer")
 
 
+def draw_by_continuation(result: TransitionsResult) -> alt.VConcatChart | None:
+    """Levels of the largest model over more continuation against those over less, beside regression to the mean."""
+    return _draw_beside_null(result, "continuation", "Level by level, from one continuation to the next longer")
+
+
 def draw_inverse(result: TransitionsResult) -> alt.VConcatChart | None:
     """Where the levels of each model come from: P(level in the smaller | level in the larger)."""
     records = _reference(result, result.levels.to_pylist(), "size")
@@ -78,6 +96,7 @@ FIGURES: tuple[tuple[str, Callable[[TransitionsResult], alt.VConcatChart | None]
     ("transitions_by_size", draw_by_size),
     ("transitions_by_step", draw_by_step),
     ("transitions_by_context", draw_by_context),
+    ("transitions_by_continuation", draw_by_continuation),
     ("transitions_inverse", draw_inverse),
 )
 
@@ -98,14 +117,20 @@ def _draw_beside_null(result: TransitionsResult, relation: str, title: str) -> a
 
 
 def _reference(result: TransitionsResult, rows: Iterable[Record], relation: str) -> list[Record]:
-    """Members' rows at the cell that the finding speaks of: the others are in the table."""
+    """Members' rows of a relation, at the cell that the finding speaks of: the others are in the table.
+
+    Between contexts or continuations the other length is held at the cell's, and the model is the last, the largest.
+    """
     figures = result.finding.figures
-    context, continuation = figures.get("context_from"), figures.get("continuation_from")
     chosen = [row for row in rows if row["relation"] == relation and row["group"] == "member"]
-    if relation == "context":  # no cell of the finding where nothing but contexts was compared
-        wanted = chosen[-1]["continuation_to"] if chosen and continuation is None else continuation
-        return [r for r in chosen if r["continuation_to"] == wanted and r["model_to"] == chosen[-1]["model_to"]]
-    return [row for row in chosen if (row["context_from"], row["continuation_from"]) == (context, continuation)]
+    if not chosen:
+        return []
+    held = OWN_SIDES[relation].held if relation in OWN_SIDES else ("context_from", "continuation_from")
+    # No cell of the finding where a model was compared with nothing but itself.
+    wanted = {name: figures.get(name, chosen[-1][name]) for name in held}
+    if relation in OWN_SIDES:
+        wanted["model_to"] = chosen[-1]["model_to"]
+    return [row for row in chosen if all(row[name] == value for name, value in wanted.items())]
 
 
 def _by_pair(records: Sequence[Record]) -> list[list[Record]]:
@@ -116,9 +141,10 @@ def _by_pair(records: Sequence[Record]) -> list[list[Record]]:
 
 
 def _sides(record: Record) -> tuple[str, str]:
-    """What the two sides of a comparison are called: models, or contexts of one model."""
-    if record["relation"] == "context":
-        return f"k = {record['context_from']}", f"k = {record['context_to']}"
+    """What the two sides of a comparison are called: models, or contexts or continuations of one model."""
+    side = OWN_SIDES.get(record["relation"])
+    if side is not None:
+        return f"{side.symbol} = {record[side.column + '_from']}", f"{side.symbol} = {record[side.column + '_to']}"
     return record["model_from"], record["model_to"]
 
 
@@ -136,11 +162,13 @@ def _title(text: str, records: Sequence[Record], sums: str) -> alt.TitleParams:
 
     first = _by_pair(records)[0]
     num_sequences = sum(int(row["num_chosen"]) for row in first)
-    moved = ["a longer context is continued by later tokens"] if first[0]["relation"] == "context" else []
-    where = first[0]["model_to"] if first[0]["relation"] == "context" else f"k = {first[0]['context_from']}"
-    cell = f"{where}, n = {first[0]['continuation_from']}, {num_sequences:,} member sequences"
+    side = OWN_SIDES.get(first[0]["relation"])
+    k, n = (f"{symbol} = {first[0][name]}" for symbol, name in (("k", "context_from"), ("n", "continuation_from")))
+    where = f"{k}, {n}" if side is None else f"{first[0]['model_to']}, {n if side.symbol == 'k' else k}"
+    cell = f"{where}, {num_sequences:,} member sequences"
+    remarks = [] if side is None else [side.remark]
     sums = f"{sums}; below each share its number"
-    return alt.TitleParams(text, subtitle=[cell, sums, "grey type: fewer than 30 sequences to tell from", *moved])
+    return alt.TitleParams(text, subtitle=[cell, sums, "grey type: fewer than 30 sequences to tell from", *remarks])
 
 
 def _heatmap(records: Sequence[Record], matrix: Matrix, title: str) -> alt.LayerChart | alt.FacetChart:
@@ -148,7 +176,7 @@ def _heatmap(records: Sequence[Record], matrix: Matrix, title: str) -> alt.Layer
 
     rows = [_drawn_cell(record, matrix) for record in records]
     levels, (from_side, to_side) = list(LEVELS), _sides(records[0])
-    preposition = "at" if records[0]["relation"] == "context" else "under"
+    preposition = "at" if records[0]["relation"] in OWN_SIDES else "under"
     rows_axis = alt.Axis(**_bare()) if matrix.names_rows else None
     base = alt.Chart().encode(
         x=alt.X("to:N", sort=levels, title=f"level {preposition} {to_side}", axis=alt.Axis(labelAngle=-35, **_bare())),
