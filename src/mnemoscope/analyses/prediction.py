@@ -17,15 +17,15 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from mnemoscope.analyses import Finding
-from mnemoscope.analyses.columns import Row
+from mnemoscope.analyses.columns import Row, make_table, tables_of
 from mnemoscope.analyses.prediction_columns import (
     CALIBRATION_TABLE,
     CONTROL_TABLE,
     GAIN_TABLE,
     METRIC_TABLE,
+    PREDICTION_COLUMNS,
     SCORE_TABLE,
     TRANSFER_TABLE,
-    make_prediction_table,
 )
 from mnemoscope.analyses.prediction_finding import find_prediction
 from mnemoscope.analyses.prediction_gains import adjust, gain_rows, transfer_rows
@@ -59,7 +59,7 @@ class PredictionResult:
     @property
     def tables(self) -> Mapping[str, pa.Table]:
         """The tables by name."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, pa.Table)}
+        return tables_of(self)
 
 
 def prediction(table: pa.Table, *, level: float = 0.95, num_resamples: int = 1000, seed: int = 0) -> PredictionResult:
@@ -83,7 +83,7 @@ def prediction(table: pa.Table, *, level: float = 0.95, num_resamples: int = 100
         rows["transfer"] += transfer_rows(measured, settings)
         rows["controls"] += control_rows(measured, settings)
     rows["gains"] = adjust(rows["gains"])
-    tables = {name: make_prediction_table(names, rows[name]) for name, names in _COLUMNS_BY_TABLE.items()}
+    tables = {name: make_table(names, rows[name], PREDICTION_COLUMNS) for name, names in _COLUMNS_BY_TABLE.items()}
     finding = find_prediction(tables["metrics"], tables["gains"], tables["controls"], models=models, level=level)
     return PredictionResult(**tables, finding=finding)
 

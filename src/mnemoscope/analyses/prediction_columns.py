@@ -1,13 +1,11 @@
-"""The columns of the prediction tables that no other analysis has, and tables from their rows."""
+"""The columns of the prediction tables, and which table has which."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
-import pyarrow as pa
-
-from mnemoscope.analyses.columns import COLUMNS, COUNT, FLAG, LENGTH, REAL, TEXT, Column, Row
+from mnemoscope.analyses.columns import COLUMNS, COUNT, FLAG, LENGTH, REAL, TEXT, Column
 
 _UNIT = "1; num_matched errors in tokens"
 
@@ -88,16 +86,10 @@ GAIN_TABLE: Final = (
     *(*SIZES, "small_stratum", "note"),
 )
 TRANSFER_TABLE: Final = (
-    *(*KEY, "metric", *ends("value", "own_value", "loss"), *SIZES, "small_stratum", "note"),
-)  # fmt: skip
+    *(*KEY, "metric", *ends("value", "own_value", "loss")),
+    *(*SIZES, "small_stratum", "note"),
+)
 CONTROL_TABLE: Final = (
     *(*KEY, *ends("mean_full_probability"), "member_mean_full_probability", *ends("flagged_share", "said_share")),
     *("full_share", "num_sequences", "num_clusters", "num_seeds", "small_stratum"),
 )
-
-
-def make_prediction_table(names: Sequence[str], rows: Sequence[Row]) -> pa.Table:
-    """The rows as a table with these columns, in this order; every row has every column."""
-    columns = [(name, PREDICTION_COLUMNS[name]) for name in names]
-    schema = pa.schema([pa.field(n, c.type, metadata={"meaning": c.meaning, "unit": c.unit}) for n, c in columns])
-    return pa.table({name: pa.array([row[name] for row in rows], from_pandas=True) for name in names}, schema=schema)
