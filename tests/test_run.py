@@ -317,6 +317,9 @@ def test_scores_of_another_format_are_refused(config, study, monkeypatch):
     monkeypatch.setattr("mnemoscope.run.SCORES_FORMAT", 1)
     with pytest.raises(StoreError, match=r"versions\.scores: 2 there, 1 here"):
         run_study(config, study.folder)
+    another = (replace(config.models[0], name="another"),)
+    with pytest.raises(StoreError, match=r"another run of tiny \(scores_format: 2 there, 1 here\)"):
+        run_study(replace(config, models=another), study.folder)
 
 
 def test_audit_finds_planted_faults(config, tmp_path):

@@ -84,13 +84,14 @@ class RunIdentity:
         return _differences(asdict(self), asdict(here))
 
     def study_differences(self, here: RunIdentity) -> list[str]:
-        """What differs of the facts that all models of one study share: texts, grid, mode, shard size."""
+        """What differs of the facts that all models of one study share: texts, grid, mode, shard size, columns."""
         return _differences(_shared_facts(self), _shared_facts(here))
 
 
 def _shared_facts(identity: RunIdentity) -> dict[str, Any]:
     shared = ("groups", "contexts", "continuations", "mode", "shard_rows")
-    return {name: value for name, value in asdict(identity).items() if name in shared}
+    facts = {name: value for name, value in asdict(identity).items() if name in shared}
+    return facts | {"scores_format": identity.versions.get("scores", "1")}
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from mnemoscope import intervals
 from mnemoscope.analyses import Finding
+from mnemoscope.analyses.columns import tables_of
 from mnemoscope.analyses.embedding_columns import make_columns, make_rows, schema_of
 from mnemoscope.analyses.embedding_finding import find_embedding_effects
 from mnemoscope.analyses.embedding_path import Path, fit_sides, project, project_umap
@@ -80,7 +81,7 @@ class EmbeddingsResult:
     @property
     def tables(self) -> Mapping[str, pa.Table]:
         """The tables by name."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, pa.Table)}
+        return tables_of(self)
 
 
 class _Settings(NamedTuple):
