@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mnemoscope.analyses.entropy import EntropyResult
 from mnemoscope.analyses.frequency import FrequencyResult
-from mnemoscope.report.figures import theme
+from mnemoscope.report.theme import theme
 
 if TYPE_CHECKING:
     import altair as alt

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mnemoscope.analyses.embeddings import EmbeddingsResult
-from mnemoscope.report.figures import theme
+from mnemoscope.report.theme import theme
 
 if TYPE_CHECKING:
     import altair as alt

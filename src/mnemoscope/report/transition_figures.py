@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mnemoscope.analyses.agreement import LEVELS
-from mnemoscope.report.figures import theme
+from mnemoscope.report.theme import theme
 
 if TYPE_CHECKING:
     import altair as alt
