@@ -86,44 +86,48 @@ def _judge(paired: Sequence[Record], figures: Figures, alpha: float) -> Verdict:
 def _context(
     rows: Sequence[Record], paired: Sequence[Record], place: _Place, verdict: Verdict, figures: Figures
 ) -> str:
-    """What the context alone gives, beside the best baseline."""
+    """What the context alone gives, and whether it beats the baselines."""
     where = f"At k = {place.context} and n = {place.continuation}"
     ours = _accuracies(rows, "context", OURS, figures, "context")
     if ours is None:
         return f"{where} no predictor of {place.model} from the context alone was tested."
     row = _metric(rows, "context", OURS, CLAIM) or {}
     figures |= {name: row[name] for name in ("num_sequences", "num_clusters", "num_seeds")}
-    counts = f"of {row['num_sequences']:,} test sequences of {place.model}, every score weighing the same"
-    text = f"{where}, {counts}, the context alone tells {ours}"
-    best = _best(paired, "context", figures)
-    if best is None:
+    counts = f"({place.model}, {row['num_sequences']:,} test sequences, every score weighing the same)"
+    text = f"{where} {counts} the context alone predicts {ours} rightly"
+    best = _best(paired, figures)
+    if not best:
         return f"{text}; no baseline was tested beside it."
-    return f"{text}; the best baseline ({best}){_headline(verdict, figures)}."
+    return f"{text}; {_headline(verdict, figures)}: {best}."
 
 
 def _headline(verdict: Verdict, figures: Figures) -> str:
     total = figures["num_baselines"]
     if verdict == "holds":
-        return ": it beats every baseline" if total != 1 else ": it beats the one baseline"
+        return "in tokens it beats " + ("every baseline" if total != 1 else "the one baseline")
     if verdict == "fails":
-        return f": it does not beat every baseline, {figures['baselines_ahead']} being surely ahead"
-    beaten, open_ = figures["num_baselines_beaten"], figures["baselines_open"]
-    return f": surely ahead of {beaten} of {total} baselines, open against {open_}"
+        return f"in tokens it does not beat every baseline, {figures['baselines_ahead']} being surely ahead"
+    open_ = str(figures["baselines_open"]).split(", ")
+    named = ", ".join(open_[:3]) + (f" and {len(open_) - 3} more" if len(open_) > 3 else "")
+    return (
+        f"in tokens it is surely ahead of {figures['num_baselines_beaten']} of {total} baselines, open against {named}"
+    )
 
 
-def _best(paired: Sequence[Record], task: str, figures: Figures) -> str | None:
+def _best(paired: Sequence[Record], figures: Figures) -> str:
     """The best baseline's tokens and sequences, each with the gain over it."""
     parts: list[str] = []
-    for metric, noun in ((CLAIM, "tokens"), ("full_accuracy", "sequences")):
-        rows = [row for row in _gains(paired, task, metric) if row["role"] == BEST]
-        if not rows:
-            continue
-        row = rows[0]
-        prefix = f"{task}_{metric}"
-        figures |= {f"{prefix}_best_baseline": row["against"], f"{prefix}_best_baseline_value": row["against_value"]}
-        figures |= {f"{prefix}_{name}": row[name] for name in ("gain", "gain_low", "gain_high", "p_value", "p_holm")}
-        parts.append(f"{row['against']}, {100 * row['against_value']:.1f} % of {noun}{_gain(row)}")
-    return "; ".join(parts) or None
+    for metric, noun in ((CLAIM, "the best"), ("full_accuracy", "in whole sequences the best")):
+        for row in _gains(paired, "context", metric):
+            if row["role"] == BEST:
+                prefix = f"context_{metric}"
+                figures |= {f"{prefix}_best_baseline{end}": row[f"against{end}"] for end in ("", "_value")}
+                names = ("gain", "gain_low", "gain_high", "p_value", "p_holm")
+                figures |= {f"{prefix}_{name}": row[name] for name in names}
+                parts.append(
+                    f"{noun}, {row['against']}, has {100 * row['against_value']:.1f} %, a gain of {_gain(row)}"
+                )
+    return "; ".join(parts)
 
 
 def _decode(rows: Sequence[Record], paired: Sequence[Record], figures: Figures) -> str:
@@ -132,16 +136,22 @@ def _decode(rows: Sequence[Record], paired: Sequence[Record], figures: Figures) 
     original = _accuracies(rows, "decode", "original", figures, "original")
     if ours is None and original is None:
         return f"For comparison: {PUBLISHED}."
-    parts = [f"Having seen the decode it tells {ours}"] if ours else []
+    parts = [f"Having read the decode, ours has {ours}"] if ours else []
     if original:
-        gains: list[str] = []
-        for metric, noun in ((CLAIM, "tokens"), ("full_accuracy", "sequences")):
-            for row in _gains(paired, "decode", metric):
-                if (row["role"], row["against"], row["against_task"]) == ("original", "original", "decode"):
-                    figures |= {f"original_{metric}_{n}": row[n] for n in ("gain", "gain_low", "gain_high")}
-                    gains += [f"in {noun}{_gain(row)}"] if row["gain"] is not None else [str(row["note"])]
-        parts.append(f"the original's predictor {original}" + (f" (ours {'; '.join(gains)})" if gains else ""))
+        gains = _over_original(paired, figures)
+        parts.append(f"the original's predictor {original}" + (f", a gain of {' and '.join(gains)}" if gains else ""))
     return f"{', '.join(parts)}; {PUBLISHED}."
+
+
+def _over_original(paired: Sequence[Record], figures: Figures) -> list[str]:
+    """Ours minus the original's, both reading the decode, in tokens and in whole sequences."""
+    gains: list[str] = []
+    for metric in (CLAIM, "full_accuracy"):
+        for row in _gains(paired, "decode", metric):
+            if (row["against"], row["against_task"]) == ("original", "decode"):
+                figures |= {f"original_{metric}_{n}": row[n] for n in ("gain", "gain_low", "gain_high")}
+                gains += [_gain(row)] if row["gain"] is not None else []
+    return gains
 
 
 def _flagging(rows: Sequence[Record], controls: Sequence[Record], place: _Place, figures: Figures) -> str:
@@ -155,7 +165,8 @@ def _flagging(rows: Sequence[Record], controls: Sequence[Record], place: _Place,
     few = f", from {found['num_full_matches']} of them" if found["small_stratum"] else ""
     most = min(1.0, 0.01 / found["base_rate"])
     bound = f" of at most {100 * most:.0f} %" if most < 1 else ""
-    text = f"At the natural prior the 1 % that the context alone puts first hold {recall}{bound} of full matches{few}"
+    first = "Of sequences as they come, the 1 % that the context alone ranks first"
+    text = f"{first} hold {recall}{bound} of full matches{few}"
     for row in controls:
         named = (row["task"], row["predictor"], row["prior"], row["trained_on"])
         if place.holds(row) and named == ("context", OURS, "natural", place.model):
@@ -164,8 +175,10 @@ def _flagging(rows: Sequence[Record], controls: Sequence[Record], place: _Place,
                 figures |= {
                     f"{CONTROL}_flagged_share{end}": row[f"flagged_share{end}"] for end in ("", "_low", "_high")
                 }
-                text += f"; as high stand {format_share(unseen, row['flagged_share_low'], row['flagged_share_high'])}"
-                text += f" of unseen text, of which {100 * row['full_share']:.2g} % matches in full"
+                share = format_share(unseen, row["flagged_share_low"], row["flagged_share_high"])
+                text += (
+                    f"; {share} of unseen text ranks as high, and {100 * row['full_share']:.2g} % of it matches in full"
+                )
     return f"{text}."
 
 
@@ -192,9 +205,9 @@ def _gains(paired: Sequence[Record], task: str, metric: str) -> list[Record]:
 
 
 def _gain(row: Record) -> str:
-    """`, +3.1 points (1.2 to 5.0)`."""
+    """`+3.1 points (1.2 to 5.0)`."""
     if row["gain_low"] is None:
-        return f", {100 * row['gain']:+.1f} points ({row['note']})"
+        return f"{100 * row['gain']:+.1f} points ({row['note']})"
     decimals = share_decimals(row["gain_low"], row["gain_high"])
     value, low, high = (100 * row[f"gain{end}"] for end in ("", "_low", "_high"))
-    return f", {value:+.{decimals}f} points ({low:.{decimals}f} to {high:.{decimals}f})"
+    return f"{value:+.{decimals}f} points ({low:.{decimals}f} to {high:.{decimals}f})"

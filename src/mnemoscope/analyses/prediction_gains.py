@@ -130,13 +130,12 @@ def _with_best(rows: Sequence[dict[str, Value]]) -> Iterator[Row]:
 
 
 def _difference(pair: _Pair, metric: str, settings: Settings) -> Estimate:
-    """The difference with its interval; of two that are always the same it is exactly zero.
+    """The difference with its interval.
 
-    Where every resample has the same difference, of shares of 0 or 1, the interval is that of independent ones.
+    Where every resample has the same difference, of shares of 0 or 1, the interval is that of independent ones: that
+    neither was right in these sequences does not say that they are equally rarely right in others.
     """
     one_B, other_B = mean_over_seeds(pair.values, metric), mean_over_seeds(pair.other_values, metric)
-    if np.array_equal(one_B, other_B) and not np.isnan(one_B[0]):
-        return Estimate(0.0, 0.0, 0.0, None, "the same in every resample")
     found = estimate_number(one_B - other_B, level=settings.level)
     if found.value is None or found.low is not None:
         return found

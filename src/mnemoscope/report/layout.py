@@ -13,7 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-LEFT = {"model", "run", "group", "state", "form", "remark", "along", "score"}
+LEFT = {"model", "run", "group", "state", "form", "remark", "along", "score", "predictor", "from"}
 FOLDED_WIDTH = 16
 PIPE_WIDTH = 1000
 GAP = 2

@@ -1,0 +1,248 @@
+"""Figures of prediction: accuracies by predictor, model, continuation and score, calibration, gains and transfer.
+
+From tables as they stand, at the cell that the finding speaks of. Four predictors are followed through the figures:
+ours at both tasks, the original's, and the baseline that is the best one in the finding's cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+
+from mnemoscope.analyses.prediction import PredictionResult
+from mnemoscope.analyses.prediction_units import OURS, role_of
+from mnemoscope.report.prediction_panels import (
+    BASELINE,
+    CONTEXT,
+    DECODE,
+    ORIGINAL,
+    ROLES,
+    draw_curves,
+    draw_dots,
+    draw_lines,
+    draw_matrices,
+    draw_models,
+    draw_reliability,
+)
+from mnemoscope.report.theme import theme
+
+if TYPE_CHECKING:
+    import altair as alt
+
+    Chart = alt.ConcatChart | alt.VConcatChart
+
+Spec = dict[str, Any]
+Record = dict[str, Any]
+
+ACCURACIES: Final = {"token_accuracy": "tokens right", "full_accuracy": "whole sequences right"}
+"""Metrics that have a panel each, with its title."""
+GAINS: Final = {"token_accuracy": "tokens, points", "full_accuracy": "sequences, points"}
+SHARES: Final = {"token_accuracy": "tokens right, %", "full_accuracy": "sequences right, %"}
+MIN_DRAWN: Final = 5
+"""Clusters in a bin of probability for its share to be drawn."""
+KINDS: Final = {"token": "tokens", "full": "whole sequences"}
+BARS: Final = "bars: intervals over clusters of test sequences"
+BARE: Final = (ORIGINAL.name, BASELINE.name)
+"""Series whose curves have no band: four would cover one another."""
+BALANCED: Final = "every score weighing the same"
+
+
+def prediction_specs(result: PredictionResult) -> dict[str, Spec]:
+    """The Vega-Lite description of each figure that the result has data for, by name."""
+    charts = ((name, draw(result)) for name, draw in FIGURES)
+    return {name: {**chart.to_dict(), "config": theme()} for name, chart in charts if chart is not None}
+
+
+def draw_accuracy(result: PredictionResult) -> Chart | None:
+    """Token and full accuracy of every predictor, largest model."""
+    rows = _at_reference(result, _own(result.metrics), prior="balanced", split="test")
+    panels = {
+        title: [
+            {
+                **{"label": row["predictor"], "task": row["task"], "role": ROLES[role_of(row["predictor"])]},
+                **_ends(row, "value"),
+            }
+            for row in rows
+            if row["metric"] == metric and row["value"] is not None
+        ]
+        for metric, title in SHARES.items()
+    }
+    return draw_dots(panels, "Which tokens will match, predicted", [_where(result), _sizes(rows), BARS])
+
+
+def draw_gains(result: PredictionResult) -> Chart | None:
+    """Ours at the context task minus every other predictor, largest model."""
+    rows = _at_reference(result, result.gains.to_pylist(), prior="balanced", task="context")
+    panels = {
+        title: [
+            {
+                **{"label": row["against"], "task": row["against_task"], "role": ROLES[row["role"]]},
+                **_ends(row, "gain"),
+            }
+            for row in rows
+            if row["metric"] == metric and row["role"] in ROLES and row["gain"] is not None
+        ]
+        for metric, title in GAINS.items()
+    }
+    remark = ["right of the line: ours, from the context alone, is ahead", BARS]
+    return draw_dots(panels, "Gain of ours, context, over each other", [_where(result), *remark], zero=True)
+
+
+def draw_by_model(result: PredictionResult) -> alt.ConcatChart | None:
+    """Accuracies from the smallest to the largest model."""
+    figures = result.finding.figures
+    panels = _followed(result, "model", ("context", "continuation"))
+    remark = f"k = {figures.get('context')}, n = {figures.get('continuation')}, {BALANCED}"
+    return draw_lines(panels, "model", "Prediction by model", [remark, BARS])
+
+
+def draw_by_continuation(result: PredictionResult) -> alt.ConcatChart | None:
+    """Accuracies of the largest model by continuation."""
+    figures = result.finding.figures
+    panels = _followed(result, "continuation", ("model", "context"))
+    remark = f"{figures.get('model')}, k = {figures.get('context')}, {BALANCED}"
+    return draw_lines(panels, "continuation n (tokens)", "Prediction by continuation", [remark, BARS])
+
+
+def draw_by_score(result: PredictionResult) -> alt.ConcatChart | None:
+    """Accuracies by the number of tokens that did match, largest model: the published figure 7."""
+    rows = _at_reference(result, _own(result.by_score), prior="balanced")
+    series = _series(result)
+    panels = {
+        title: [
+            {
+                "series": series[_unit(row)],
+                "x": row["num_matched"],
+                **_ends(row, metric, bare=series[_unit(row)] in BARE),
+            }
+            for row in rows
+            if _unit(row) in series
+        ]
+        for metric, title in ACCURACIES.items()
+    }
+    remark = [_where(result), _sizes(rows, " at each score"), "bands of ours: " + BARS.partition(": ")[2]]
+    return draw_curves(panels, "matched tokens", "Prediction by score", remark)
+
+
+def draw_fully_by_score(result: PredictionResult) -> alt.ConcatChart | None:
+    """Where the sequences lie of which every token is rightly predicted: one line per model, a panel per task."""
+    figures = result.finding.figures
+    cell = (figures.get("context"), figures.get("continuation"))
+    panels: dict[str, list[Record]] = {}
+    for row in _own(result.by_score):
+        share = row["share_of_fully_predicted"]
+        if (row["context"], row["continuation"]) == cell and row["prior"] == "balanced" and row["predictor"] == OURS:
+            record = {"model": row["model"], "x": row["num_matched"], "value": share}
+            panels.setdefault(f"ours, {row['task']}", []).extend([record] if share is not None else [])
+    remark = ["of the sequences with every token right, the share of each score", f"k = {cell[0]}, n = {cell[1]}"]
+    return draw_models(panels, "matched tokens", "Where whole sequences are right", remark)
+
+
+def draw_calibration(result: PredictionResult) -> alt.ConcatChart | None:
+    """What came of what probability, natural prior, largest model."""
+    rows = _at_reference(result, _own(result.calibration), prior="natural")
+    series = _series(result)
+    panels = {
+        title: [
+            {"series": series[_unit(row)], "x": row["mean_probability"], **_ends(row, "observed_share")}
+            for row in rows
+            if row["kind"] == kind and _unit(row) in series and row["num_clusters"] >= MIN_DRAWN
+        ]
+        for kind, title in KINDS.items()
+    }
+    small = f"tenths of probability with {MIN_DRAWN} clusters or more; on the grey line as said"
+    remark = [_where(result, "by design weight"), small, BARS]
+    return draw_reliability(panels, "Are the probabilities right?", remark)
+
+
+def draw_transfer(result: PredictionResult) -> alt.ConcatChart | None:
+    """Token accuracy of predictors that learned from one model and predict another, beside the model's own."""
+    figures = result.finding.figures
+    wanted = {name: figures.get(name) for name in ("context", "continuation")}
+    wanted |= {"prior": "balanced", "metric": "token_accuracy", "split": "test"}
+    rows = [row for row in result.metrics.to_pylist() if _is(row, wanted)]
+    borrowed = {_unit(row) for row in rows if row["trained_on"] != row["model"]}
+    panels = {
+        ", ".join(reversed(unit)): [
+            {name: row[name] for name in ("trained_on", "model", "value")} for row in rows if _unit(row) == unit
+        ]
+        for unit in dict.fromkeys(_unit(row) for row in rows)
+        if unit in borrowed
+    }
+    remark = f"token accuracy in %, k = {wanted['context']}, n = {wanted['continuation']}, {BALANCED}"
+    return draw_matrices(panels, "Predictors that learned from another model", [remark])
+
+
+FIGURES: tuple[tuple[str, Callable[[PredictionResult], Chart | None]], ...] = (
+    ("prediction_accuracy", draw_accuracy),
+    ("prediction_gains", draw_gains),
+    ("prediction_by_model", draw_by_model),
+    ("prediction_by_continuation", draw_by_continuation),
+    ("prediction_by_score", draw_by_score),
+    ("prediction_fully_by_score", draw_fully_by_score),
+    ("prediction_calibration", draw_calibration),
+    ("prediction_transfer", draw_transfer),
+)
+
+
+def _own(table: pa.Table) -> list[Record]:
+    """Rows of predictors that learned from the model's own traces."""
+    return [row for row in table.to_pylist() if row["trained_on"] == row["model"]]
+
+
+def _at_reference(result: PredictionResult, rows: Sequence[Record], **keys: str) -> list[Record]:
+    """Rows of the model and cell that the finding speaks of."""
+    place = {name: result.finding.figures.get(name) for name in ("model", "context", "continuation")}
+    return [row for row in rows if _is(row, {**place, **keys})]
+
+
+def _is(row: Record, wanted: Mapping[str, object]) -> bool:
+    return all(row[name] == value for name, value in wanted.items())
+
+
+def _unit(row: Record) -> tuple[str, str]:
+    return row["task"], row["predictor"]
+
+
+def _series(result: PredictionResult) -> dict[tuple[str, str], str]:
+    """The predictors that are followed, by task and name; the baseline is the best in tokens at the finding's cell."""
+    series = {("decode", OURS): DECODE.name, ("context", OURS): CONTEXT.name, ("decode", "original"): ORIGINAL.name}
+    best = result.finding.figures.get("context_token_accuracy_best_baseline")
+    return series | ({("context", str(best)): BASELINE.name} if best is not None else {})
+
+
+def _followed(result: PredictionResult, along: str, fixed: Sequence[str]) -> dict[str, list[Record]]:
+    """Accuracies of the followed predictors along models or continuations, the rest as in the finding's cell."""
+    wanted = {name: result.finding.figures.get(name) for name in fixed} | {"prior": "balanced", "split": "test"}
+    series = _series(result)
+    rows = [row for row in _own(result.metrics) if _is(row, wanted) and _unit(row) in series]
+    return {
+        title: [
+            {"series": series[_unit(row)], "x": row[along], **_ends(row, "value")}
+            for row in rows
+            if row["metric"] == metric and row["value"] is not None
+        ]
+        for metric, title in ACCURACIES.items()
+    }
+
+
+def _ends(row: Record, name: str, *, bare: bool = False) -> Record:
+    """The number as it is drawn, `bare` without its interval."""
+    if bare:
+        return {"value": row[name], "low": None, "high": None}
+    return {"value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]}
+
+
+def _where(result: PredictionResult, weights: str = BALANCED) -> str:
+    figures = result.finding.figures
+    return f"{figures.get('model')}, k = {figures.get('context')}, n = {figures.get('continuation')}, {weights}"
+
+
+def _sizes(rows: Sequence[Record], where: str = "") -> str:
+    sizes = sorted({int(row["num_sequences"]) for row in rows})
+    if not sizes:
+        return ""
+    span = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+    return f"{span} test sequences{where}"
