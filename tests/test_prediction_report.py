@@ -11,7 +11,7 @@ from rich.console import Console
 from mnemoscope.analyses.prediction import prediction
 from mnemoscope.report.figures import save_specs
 from mnemoscope.report.prediction_figures import FIGURES, prediction_specs
-from mnemoscope.report.prediction_panels import BASELINE, CONTEXT, DECODE, ORIGINAL
+from mnemoscope.report.prediction_panels import BASELINE, CONTEXT, DECODE, ORIGINAL, shorten
 from mnemoscope.report.prediction_table import every_predictor_table, print_prediction
 from predicted_samples import SKILLS, forecast, predictions, simulate, study
 
@@ -96,6 +96,22 @@ def test_transfer_shows_the_models_own_beside(result):
     """The borrowed predictor and the one of the model itself stand in one matrix."""
     rows = drawn(prediction_specs(result)["prediction_transfer"])
     assert {(row["trained_on"], row["model"]) for row in rows} == {("small", "small"), ("small", "big"), ("big", "big")}
+
+
+@pytest.mark.parametrize(
+    ("labels", "short", "family"),
+    [
+        (["pythia-70m-deduped@step9", "pythia-1b-deduped@step9"], ["70m", "1b"], " (pythia-…-deduped@step9)"),
+        (["demo-3M", "demo-3M@step4"], ["3M", "3M@step4"], " (demo-…)"),
+        (["a", "b"], ["a", "b"], ""),
+        (["16", "32"], ["16", "32"], ""),
+        (["a-b", "b"], ["a-b", "b"], ""),
+        (["only-one"], ["only-one"], ""),
+    ],
+)
+def test_labels_lose_what_all_share(labels, short, family):
+    """What labels begin and end with alike is told once; each label stays itself, and none is empty."""
+    assert shorten(labels) == (dict(zip(labels, short, strict=True)), family)
 
 
 @pytest.mark.parametrize("width", [80, 120])

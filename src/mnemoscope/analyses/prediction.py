@@ -11,10 +11,11 @@ spread over seeds, which is what training again changes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
+from threadpoolctl import threadpool_limits
 
 from mnemoscope.analyses import Finding
 from mnemoscope.analyses.columns import Row, make_table, tables_of
@@ -29,7 +30,7 @@ from mnemoscope.analyses.prediction_columns import (
 )
 from mnemoscope.analyses.prediction_finding import find_prediction
 from mnemoscope.analyses.prediction_gains import adjust, gain_rows, transfer_rows
-from mnemoscope.analyses.prediction_measured import Settings, measure_cell
+from mnemoscope.analyses.prediction_measured import Measured, Settings, measure_cell
 from mnemoscope.analyses.prediction_tables import calibration_rows, control_rows, metric_rows, score_rows
 from mnemoscope.analyses.prediction_units import read_cells
 from mnemoscope.errors import ConfigError
@@ -73,21 +74,27 @@ def prediction(table: pa.Table, *, level: float = 0.95, num_resamples: int = 100
     settings = Settings(level, num_resamples, seed)
     rows: dict[str, list[Row]] = {name: [] for name in _COLUMNS_BY_TABLE}
     models: list[str] = []
-    for cell in read_cells(table):
-        models += [cell.model] if cell.model not in models else []
-        measured = measure_cell(cell, settings)
-        rows["metrics"] += metric_rows(measured, settings)
-        rows["gains"] += gain_rows(measured, settings)
-        rows["by_score"] += score_rows(measured, settings)
-        rows["calibration"] += calibration_rows(measured, settings)
-        rows["transfer"] += transfer_rows(measured, settings)
-        rows["controls"] += control_rows(measured, settings)
+    # The last digits of products depend on the number of threads, and these are small.
+    with threadpool_limits(limits=1):
+        for cell in read_cells(table):
+            models += [cell.model] if cell.model not in models else []
+            measured = measure_cell(cell, settings)
+            for name, rows_of in _ROWS_BY_TABLE.items():
+                rows[name] += rows_of(measured, settings)
     rows["gains"] = adjust(rows["gains"])
     tables = {name: make_table(names, rows[name], PREDICTION_COLUMNS) for name, names in _COLUMNS_BY_TABLE.items()}
     finding = find_prediction(tables["metrics"], tables["gains"], tables["controls"], models=models, level=level)
     return PredictionResult(**tables, finding=finding)
 
 
+_ROWS_BY_TABLE: Mapping[str, Callable[[Measured, Settings], Iterator[Row]]] = {
+    "metrics": metric_rows,
+    "gains": gain_rows,
+    "by_score": score_rows,
+    "calibration": calibration_rows,
+    "transfer": transfer_rows,
+    "controls": control_rows,
+}
 _COLUMNS_BY_TABLE: Mapping[str, tuple[str, ...]] = {
     "metrics": METRIC_TABLE,
     "gains": GAIN_TABLE,

@@ -32,8 +32,8 @@ FLAGGED_SHARE: Final = 0.01
 NUM_BINS: Final = 10
 TOKEN_GROUPS: Final = 128
 """Groups of token probabilities in resamples; the value itself has all of them, and resamples are moved to it."""
-BLOCK: Final = 2_000_000
-"""Weights at a time: 16 MB, of which a few copies live together."""
+BLOCK: Final = 100
+"""Resamples at a time: what they need stays in the processor's cache where sequences are few, and memory bounded."""
 
 METRICS: Final = (
     *("token_accuracy", "full_accuracy", "token_pr_auc", "token_roc_auc", "full_pr_auc", "full_roc_auc"),
@@ -71,10 +71,9 @@ class Resamples:
 def measure(forecast: Forecast, prior: str, resamples: Resamples, names: tuple[str, ...] = METRICS) -> Values:
     """Each metric in the sample itself (index 0) and in every resample, float64 [B] each; NaN where undefined."""
     prepared = _Prepared(forecast, names)
-    step = max(1, BLOCK // max(1, len(forecast.sequence_id_R)))
     parts: list[Values] = []
-    for first in range(0, resamples.num_resamples, step):
-        times_BR = resamples.rows(forecast.cluster_R, first, first + step)
+    for first in range(0, resamples.num_resamples, BLOCK):
+        times_BR = resamples.rows(forecast.cluster_R, first, first + BLOCK)
         parts.append(prepared.values(weigh(times_BR, forecast, prior)))
     # Sums of weights miss 1 by a rounding error, which would make a share of all one that varies.
     values = {name: np.round(np.concatenate([part[name] for part in parts]), 12) for name in names}

@@ -6,6 +6,7 @@ panel draws; nothing is computed here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -22,6 +23,7 @@ HEIGHT: Final = 140
 ROW_HEIGHT: Final = 17
 DOTS_WIDTH: Final = 125
 CELL_PIXELS: Final = 46
+CHARACTER_PIXELS: Final = 7
 DARK_FROM: Final = 0.6
 """The part of the range from which a cell is dark enough for white type."""
 ROLES: Final = {"own": "ours", "original": "original", "baseline": "baseline"}
@@ -126,22 +128,29 @@ def draw_lines(
     Records have `series`, `x`, `value`, `low` and `high`.
     """
     records = [record for some in panels.values() for record in some]
-    places = list(dict.fromkeys(record["x"] for record in records))
+    short, family = shorten(list(dict.fromkeys(str(record["x"]) for record in records)))
+    places = list(short.values())
     if len(places) < 2:
         return None
     import altair as alt
 
     names = _drawn(records)
-    angle = -40 if max(len(str(place)) for place in places) * len(places) > 24 else 0
+    angle = _angle(places, WIDTH / len(places))
     charts: list[alt.LayerChart | alt.FacetChart] = []
     for name, some in panels.items():
         axis = alt.Axis(labelAngle=angle, labelOverlap=False, grid=False, labelLimit=110)
-        x = alt.X("x:N", title=x_title, sort=places, axis=axis, scale=alt.Scale(domain=places))
+        x = alt.X(
+            "x:N",
+            title=[x_title, *([family.strip()] if family else [])],
+            sort=places,
+            axis=axis,
+            scale=alt.Scale(domain=places),
+        )
         base = alt.Chart().encode(x=x, xOffset=alt.XOffset("series:N", sort=names), color=_series_color(names))
         bars = base.mark_rule(strokeWidth=1.2).encode(y=alt.Y("low:Q"), y2="high:Q")
         y = _share(name, from_zero=name != next(iter(panels)))
         points = base.mark_point(filled=True, size=40, opacity=1).encode(y=y, shape=_series_shape(names))
-        data = alt.InlineData(values=[_plain(record) for record in some])
+        data = alt.InlineData(values=[{**_plain(record), "x": short[str(record["x"])]} for record in some])
         layered = alt.layer(bars.transform_filter("isValid(datum.low)"), points, data=data)
         charts.append(layered.properties(width=WIDTH, height=HEIGHT))
     return _join(charts, title, subtitle)
@@ -222,14 +231,15 @@ def draw_models(
         return None
     import altair as alt
 
-    models = list(dict.fromkeys(record["model"] for record in records))
-    legend = alt.Legend(columns=2, symbolType="stroke", symbolStrokeWidth=2.5, symbolOpacity=1)
+    short, family = shorten(list(dict.fromkeys(record["model"] for record in records)))
+    models = list(short.values())
+    legend = alt.Legend(columns=4, symbolType="stroke", symbolStrokeWidth=2.5, symbolOpacity=1, titleLimit=300)
     scale = alt.Scale(domain=models, range=ramp(len(models)))
-    color = alt.Color("model:N", title="model", scale=scale, sort=models, legend=legend)
+    color = alt.Color("model:N", title=f"model{family}", scale=scale, sort=models, legend=legend)
     charts: list[alt.Chart] = []
     for name, some in panels.items():
         x = alt.X("x:Q", title=x_title, axis=alt.Axis(grid=False, tickCount=5), scale=alt.Scale(nice=False))
-        chart = alt.Chart(alt.InlineData(values=[_plain(record) for record in some]))
+        chart = alt.Chart(alt.InlineData(values=[{**_plain(r), "model": short[r["model"]]} for r in some]))
         line = chart.mark_line(strokeWidth=1.6, point=alt.OverlayMarkDef(size=18))
         panel = line.encode(x=x, y=_share("share" if name == next(iter(panels)) else None), color=color)
         charts.append(panel.properties(width=WIDTH, height=HEIGHT, title=_heading(name)))
@@ -248,17 +258,27 @@ def draw_matrices(
         return None
     import altair as alt
 
-    models = list(dict.fromkeys(record["model"] for record in records))
-    sources = list(dict.fromkeys([*models, *(record["trained_on"] for record in records)]))
+    predicted = list(dict.fromkeys(record["model"] for record in records))
+    learned = list(dict.fromkeys([*predicted, *(record["trained_on"] for record in records)]))
+    short, family = shorten(learned)
+    models, sources = [short[name] for name in predicted], list(short.values())
     low, high = (end(record["value"] for record in records) for end in (min, max))
     scale = alt.Scale(domain=[low, high if high > low else low + 1], range=["#ffffff", "#3b528b"], interpolate="rgb")
     charts: list[alt.LayerChart | alt.FacetChart] = []
     for index, (name, some) in enumerate(panels.items()):
-        cells = [{**_plain(r), "label": f"{100 * r['value']:.1f}"} for r in some if r["value"] is not None]
-        axis = alt.Axis(labelAngle=-40, ticks=False, domain=False, grid=False, labelOverlap=False)
+        cells = [_cell(record, short) for record in some if record["value"] is not None]
+        axis = alt.Axis(
+            labelAngle=_angle(models, CELL_PIXELS), ticks=False, domain=False, grid=False, labelOverlap=False
+        )
         rows = alt.Axis(ticks=False, domain=False, grid=False, labels=not index, labelOverlap=False)
         base = alt.Chart(alt.InlineData(values=cells)).encode(
-            x=alt.X("model:N", title="predicts", sort=models, axis=axis, scale=alt.Scale(domain=models)),
+            x=alt.X(
+                "model:N",
+                title=["predicts", *([family.strip()] if family else [])],
+                sort=models,
+                axis=axis,
+                scale=alt.Scale(domain=models),
+            ),
             y=alt.Y("trained_on:N", title=None if index else "learned from", sort=sources[::-1], axis=rows),
         )
         boxes = base.mark_rect(stroke=GRID).encode(color=alt.Color("value:Q", scale=scale, legend=None))
@@ -270,6 +290,31 @@ def draw_matrices(
         )
         charts.append(panel)
     return _join(charts, title, subtitle)
+
+
+def shorten(labels: Sequence[str]) -> tuple[dict[str, str], str]:
+    """Each label without what all begin and end with, and that as ` (pythia-…-deduped)`; empty where it is nothing."""
+    if len(labels) < 2:
+        return {label: label for label in labels}, ""
+    parts = [re.findall(r"[^-/@_]+|[-/@_]", label) for label in labels]
+    fewest = min(len(some) for some in parts)
+    start = next((i for i in range(fewest) if len({some[i] for some in parts}) > 1), fewest - 1)
+    room = fewest - start - 1
+    end = next((i for i in range(room) if len({some[-1 - i] for some in parts}) > 1), room)
+    short = ["".join(some[start : len(some) - end]) for some in parts]
+    before, after = "".join(parts[0][:start]), "".join(parts[0][len(parts[0]) - end :])
+    family = f" ({before}…{after})" if before or after else ""
+    return dict(zip(labels, short, strict=True)), family
+
+
+def _angle(labels: Sequence[str], room: float) -> int:
+    """Labels lie level where each has the pixels that it needs."""
+    return 0 if max(map(len, labels)) * CHARACTER_PIXELS <= room else -40
+
+
+def _cell(record: Record, short: Mapping[str, str]) -> dict[str, Any]:
+    names = {name: short[record[name]] for name in ("model", "trained_on")}
+    return {**_plain(record), **names, "label": f"{100 * record['value']:.1f}"}
 
 
 def _join(charts: Sequence[Any], title: str, subtitle: Sequence[str]) -> alt.ConcatChart:

@@ -19,6 +19,7 @@ from mnemoscope.report.layout import (
     PIPE_WIDTH,
     Column,
     console_width,
+    fold_label,
     lay_out_pieces,
     print_table,
     spread_labels,
@@ -26,6 +27,8 @@ from mnemoscope.report.layout import (
 
 Record = Mapping[str, Any]
 
+WIDE: Final = 100
+"""Characters below which a predictor's long name is folded, for more of its numbers to stand beside it."""
 SMALL: Final = "!"
 SMALL_CAPTION: Final = "! fewer than 30 clusters, or 10 full matches"
 
@@ -91,7 +94,7 @@ def predictor_tables(result: PredictionResult, cell: tuple[str, int, int], width
     if not units:
         return
     keys = [
-        Column("predictor", [predictor for _, predictor in units]),
+        Column("predictor", [fold_label(predictor) if width < WIDE else predictor for _, predictor in units]),
         Column("from", spread_labels([task for task, _ in units])),
     ]
     columns = [
