@@ -74,20 +74,20 @@ def test_a_baseline_that_knows_more_makes_it_fail():
 
 @pytest.mark.parametrize("skill", [0.0, 0.6])
 def test_equal_predictors_decide_nothing(skill):
-    """Of 25 studies where no predictor knows more than another at most 2 hold and 3 fail; each is due about 1."""
+    """Of 20 studies where no predictor knows more than another at most 2 hold and 3 fail; each is due about 1."""
     skills = {("context", name): skill for name in ("transformer", "majority", "logistic", "boosting")}
     verdicts = [
         analyze(study(skills, models=("big",), seeds=(0,), controls=False, seed=seed, num_rows=102)).finding.verdict
-        for seed in range(25)
+        for seed in range(20)
     ]
     assert verdicts.count("holds") <= 2
     assert verdicts.count("fails") <= 3
 
 
 def test_gain_intervals_miss_zero_at_their_level():
-    """Of 100 pairs of equally skilled predictors about 5 intervals miss a gain of zero, for each metric at most 12."""
+    """Of 60 pairs of equally skilled predictors about 3 intervals miss a gain of zero, for each metric at most 9."""
     missed = {"token_accuracy": 0, "full_accuracy": 0, "full_pr_auc": 0}
-    for seed in range(100):
+    for seed in range(60):
         sample = simulate(102, seed=seed)
         answers = (forecast(sample, skill=1.5, seed=2 * seed + place) for place in (0, 1))
         tables = [
@@ -95,8 +95,7 @@ def test_gain_intervals_miss_zero_at_their_level():
         ]
         for row in rows_of(analyze(pa.concat_tables(tables)).gains, role="baseline"):
             missed[row["metric"]] += not row["gain_low"] <= 0 <= row["gain_high"]
-    assert max(missed.values()) <= 12
-    assert min(missed.values()) >= 1
+    assert max(missed.values()) <= 9
 
 
 def test_gain_by_hand():

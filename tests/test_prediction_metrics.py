@@ -237,12 +237,12 @@ def test_p_value_counts_the_other_side():
 
 @pytest.mark.parametrize(("num_rows", "prior"), [(102, "balanced"), (102, "natural")])
 def test_intervals_cover_the_truth(num_rows, prior):
-    """Of 200 samples the 95 % intervals of token accuracy and ROC-AUC miss the truth in about 5 %, at most 12 %."""
+    """Of 120 samples the 95 % intervals of each metric miss the truth in about 6, at most 15."""
     truth = values_of(make(17 * 3000, seed=999), prior)
     missed = {"token_accuracy": 0, "token_roc_auc": 0, "token_calibration_error": 0}
-    for seed in range(200):
+    for seed in range(120):
         one = make(num_rows, seed=seed)
-        resamples = Resamples(one.cluster_R, num_resamples=200, seed=seed)
+        resamples = Resamples(one.cluster_R, num_resamples=150, seed=seed)
         values = measure(one, prior, resamples, tuple(missed))
         for name in missed:
             if name == "token_accuracy":
@@ -252,4 +252,4 @@ def test_intervals_cover_the_truth(num_rows, prior):
             else:
                 found = estimate_number(values[name], level=0.95, biased=name == "token_calibration_error")
             missed[name] += not found.low <= truth[name] <= found.high
-    assert {name: count for name, count in missed.items() if count > 24} == {}
+    assert {name: count for name, count in missed.items() if count > 15} == {}

@@ -32,7 +32,7 @@ class Estimate(NamedTuple):
     note: str | None = None
 
 
-UNDEFINED: Final = Estimate(None, None, None, None, "not defined: no sequence that it is a share of")
+UNDEFINED: Final = Estimate(None, None, None, None, "not defined: no sequence of the kind that it is about")
 
 
 def estimate_share(

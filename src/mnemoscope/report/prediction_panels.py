@@ -141,7 +141,7 @@ def draw_lines(
         axis = alt.Axis(labelAngle=angle, labelOverlap=False, grid=False, labelLimit=110)
         x = alt.X(
             "x:N",
-            title=[x_title, *([family.strip()] if family else [])],
+            title=[x_title, *_lines(family)],
             sort=places,
             axis=axis,
             scale=alt.Scale(domain=places),
@@ -263,33 +263,32 @@ def draw_matrices(
     short, family = shorten(learned)
     models, sources = [short[name] for name in predicted], list(short.values())
     low, high = (end(record["value"] for record in records) for end in (min, max))
+    dark = low + DARK_FROM * (high - low)
     scale = alt.Scale(domain=[low, high if high > low else low + 1], range=["#ffffff", "#3b528b"], interpolate="rgb")
     charts: list[alt.LayerChart | alt.FacetChart] = []
     for index, (name, some) in enumerate(panels.items()):
+        axis = alt.Axis(labelAngle=_angle(models, CELL_PIXELS), **_bare())
+        x = alt.X("model:N", title=["predicts", *_lines(family)], sort=models, axis=axis)
+        rows = alt.Axis(labels=not index, **_bare())
+        y = alt.Y("trained_on:N", title=None if index else "learned from", sort=sources[::-1], axis=rows)
         cells = [_cell(record, short) for record in some if record["value"] is not None]
-        axis = alt.Axis(
-            labelAngle=_angle(models, CELL_PIXELS), ticks=False, domain=False, grid=False, labelOverlap=False
-        )
-        rows = alt.Axis(ticks=False, domain=False, grid=False, labels=not index, labelOverlap=False)
-        base = alt.Chart(alt.InlineData(values=cells)).encode(
-            x=alt.X(
-                "model:N",
-                title=["predicts", *([family.strip()] if family else [])],
-                sort=models,
-                axis=axis,
-                scale=alt.Scale(domain=models),
-            ),
-            y=alt.Y("trained_on:N", title=None if index else "learned from", sort=sources[::-1], axis=rows),
-        )
+        base = alt.Chart().encode(x=x.scale(domain=models), y=y.scale(domain=sources[::-1]))
         boxes = base.mark_rect(stroke=GRID).encode(color=alt.Color("value:Q", scale=scale, legend=None))
-        dark = f"datum.value > {low + DARK_FROM * (high - low)}"
-        ink = alt.condition(dark, alt.value("#ffffff"), alt.value("#333333"))
+        ink = alt.condition(f"datum.value > {dark}", alt.value("#ffffff"), alt.value("#333333"))
         text = base.mark_text(fontSize=11).encode(text="label:N", color=ink)
-        panel = alt.layer(boxes, text).properties(
-            width=CELL_PIXELS * len(models), height=CELL_PIXELS * len(sources) * 0.6, title=_heading(name)
-        )
-        charts.append(panel)
+        size = {"width": CELL_PIXELS * len(models), "height": round(0.6 * CELL_PIXELS * len(sources))}
+        panel = alt.layer(boxes, text, data=alt.InlineData(values=cells))
+        charts.append(panel.properties(**size, title=_heading(name)))
     return _join(charts, title, subtitle)
+
+
+def _bare() -> dict[str, Any]:
+    return {"ticks": False, "domain": False, "grid": False, "labelOverlap": False}
+
+
+def _lines(family: str) -> list[str]:
+    """What all labels share, as a line of its own below an axis's title."""
+    return [family.strip()] if family else []
 
 
 def shorten(labels: Sequence[str]) -> tuple[dict[str, str], str]:
