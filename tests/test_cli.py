@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import signal
 import struct
 import subprocess
 import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -111,6 +116,42 @@ def test_study_file_scores_every_model_and_checkpoint(run, tiny, tmp_path):
     assert "models@step1" in shown
     assert "models@step2" in shown
     assert {path.name for path in (tmp_path / "two" / "scores").iterdir()} == {"models@step1", "models@step2"}
+
+
+def workers_of(group: int) -> list[int]:
+    """The worker processes of a process group that are still there, and no zombies."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, own_group = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(own_group) == group and state != "Z" and b"spawn_main" in (stat.parent / "cmdline").read_bytes():
+                found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_ctrl_c_ends_every_process_and_the_same_command_goes_on(run, tiny, tmp_path):
+    """Interrupted while two processes score: one line that says so, nobody left; run again, it is complete."""
+    out = tmp_path / "study"
+    options = ("--out", out, *GRID, "--shard-rows", "2", "--batch-size", "2")
+    command = ("score", "--model", tiny / "tiny", "--corpus", tiny / "rows.npy", *options)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    arguments = [sys.executable, "-m", "mnemoscope", *map(str, command), "--workers", "2"]
+    with subprocess.Popen(arguments, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True) as running:
+        while running.poll() is None and not list(out.glob("scores/tiny/*0.json")):
+            time.sleep(0.005)
+        assert len(workers_of(running.pid)) == 2
+        os.killpg(running.pid, signal.SIGINT)
+        shown = running.communicate()[1]
+    assert running.returncode == 130
+    assert shown.splitlines()[-1] == (
+        "mnemoscope: interrupted; what is scored is kept, the same command goes on from there"
+    )
+    assert "Traceback" not in shown
+    assert workers_of(running.pid) == []
+    assert not (out / "manifest.json").exists()
+    assert run(*command)[0] == 0
+    assert run("status", out, "--verify")[0] == 0
 
 
 def test_help_needs_no_heavy_library():
@@ -256,6 +297,8 @@ def test_folder_that_cannot_be_written_is_refused(run, tiny, tmp_path):
         (("--contexts", "4,x", "--continuations", "3"), ["--contexts", "'x'"]),
         (("--contexts", "4", "--continuations", "0"), ["continuations", "positive"]),
         ((*GRID, "--batch-size", "0"), ["batch_size"]),
+        ((*GRID, "--workers", "0"), ["workers", "1 or more"]),
+        ((*GRID, "--workers", "some"), ["--workers", "'some'"]),
         ((*GRID, "--offset", "-3"), ["offset"]),
         ((*GRID, "--sample", "31"), ["sample", "31", "30"]),
         ((*GRID, "--device", "tpu"), ["device"]),

@@ -1,6 +1,7 @@
 import json
 import pickle
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus_files import write_megatron
-from mnemoscope.config import CorpusConfig
+from mnemoscope.config import CorpusConfig, ModelConfig, StudyConfig
 from mnemoscope.corpus import open_corpus
+from mnemoscope.count_parts import count_in_parts, plan_parts
 from mnemoscope.counting import (
     SampledRows,
     count_corpus,
@@ -19,8 +21,11 @@ from mnemoscope.counting import (
     find_clusters,
     plan_counts,
 )
+from mnemoscope.engines import Once
+from mnemoscope.engines.local import LocalEngine
 from mnemoscope.errors import ConfigError, CorpusError
 from mnemoscope.ngrams import HASHING, Hashing
+from mnemoscope.texts import open_texts
 
 HASHINGS = (HASHING, Hashing(0, 0), Hashing(1, 0), Hashing(0, HASHING.spread), Hashing(1, 1))
 """Good; all keys the last token in one slot; sums of tokens in one slot; last tokens and sums, spread."""
@@ -192,6 +197,26 @@ def test_a_corpus_is_counted_in_any_chunks(tmp_path):
     parts = count_corpus(request, corpus, stop=7) + count_corpus(request, corpus, start=7)
     assert answers(request, parts) == expected([[1, 2], [3, 3]], (1, 2), rows)
     assert (parts.num_rows, parts.num_tokens) == (15, 39)
+
+
+def test_a_corpus_is_counted_by_several_processes(tmp_path):
+    """Parts cover the rows once; two processes give the counts of one, and tell of every row."""
+    rows = [[1, 2, 3, 1, 2], [], [2], [1, 2, 1, 2], [3, 3, 3]] * 3
+    section = CorpusConfig(path=str(write_megatron(tmp_path / "corpus", rows)))
+    config = StudyConfig(models=(ModelConfig(source="/x"),), corpus=section, contexts=(1,), continuations=(1,))
+    texts = Once(partial(open_texts, config))
+    corpus = texts()["member"].corpus
+    parts = plan_parts(corpus, part_tokens=13)  # of 39 tokens
+    assert parts == [(0, 5), (5, 10), (10, 15)]
+    assert plan_parts(corpus, part_tokens=40) == [(0, 15)]
+    assert len(plan_parts(corpus, part_tokens=1)) == 15
+    request = plan_counts(np.array([[1, 2], [3, 3]]))
+    told = []
+    engine = LocalEngine(workers=2)
+    counts = count_in_parts(request, texts, engine=engine, progress=lambda *rows: told.append(rows), part_tokens=13)
+    assert answers(request, counts) == expected([[1, 2], [3, 3]], (1, 2), rows)
+    assert (counts.num_rows, counts.num_tokens) == (15, 39)
+    assert told[-1] == (15, 15)
 
 
 def test_requests_and_counts_travel():

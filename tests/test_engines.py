@@ -153,6 +153,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_nobody_is_left_when_the_parent_goes(tmp_path, number):
     """Ctrl-C to the whole group: the parent alone hears of it, in one line; and a killed parent leaves no orphans."""

@@ -8,19 +8,20 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
 from mnemoscope import files
-from mnemoscope.config import StudyConfig
+from mnemoscope.config import ModelConfig, StudyConfig
 from mnemoscope.coverage import audit_coverage
 from mnemoscope.manifest import read_manifest
 from mnemoscope.run import run_study
 from mnemoscope.store import open_study
 from mnemoscope.study_file import dump_study
-from studies import hash_tables, make_study
+from studies import hash_tables, make_study, save_model
 
 NUM_KILLS = 20
 PRELOADED = [
@@ -165,3 +166,28 @@ def test_two_runs_at_once(context, config, expected, place):
         child.join()
     assert [child.exitcode for child in children] == [0, 0]
     assert_finished(folder, expected)
+
+
+def test_two_runs_of_different_models_at_once(context, config, place):
+    """Two processes that add a model each to one folder lose neither: both stand in study.toml, and it is complete."""
+    others = []
+    for seed in (7, 8):
+        source = save_model(place / f"other-{seed}", seed=seed)
+        others.append(replace(config, models=(ModelConfig(source=str(source), device="cpu"),)))
+    for attempt in range(3):
+        folder = place / f"different-{attempt}"
+        pipes = [context.Pipe(duplex=False) for _ in others]
+        children = [
+            context.Process(target=run_and_tell, args=(other, folder, there))
+            for other, (_, there) in zip(others, pipes, strict=True)
+        ]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join()
+        assert [child.exitcode for child in children] == [0, 0]
+        study = open_study(folder)
+        assert set(study.runs) == {model.label for model in study.config.models} == {"other-7", "other-8"}
+        assert all(audit_coverage(study, label).is_complete for label in study.runs)
+        manifest = read_manifest(folder)
+        assert manifest is not None and set(manifest["models"]) == {"other-7", "other-8"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ import torch
 from mnemoscope.config import Grid, ModelConfig
 from mnemoscope.errors import ModelError
 from mnemoscope.memory import bytes_per_sequence, choose_batch_size
-from mnemoscope.model import load_model, wrap_network
+from mnemoscope.model import hash_files, load_model, wrap_network
 from mnemoscope.scoring import score_sequences
 from networks import VOCAB, build
 
@@ -213,5 +214,22 @@ def test_batch_size_follows_free_memory(monkeypatch):
     for num_sequences in (1, 10):
         monkeypatch.setattr("mnemoscope.memory.free_bytes", lambda _device, n=num_sequences: int(n * need / 0.6) + 1)
         assert choose_batch_size(model, grid, "graded") == num_sequences
+    weights = sum(parameter.nbytes for parameter in model.network.parameters())
+    three = 3 * int(10 * need / 0.6 + 1) + 2 * weights  # three workers share it: two more copies of the weights
+    monkeypatch.setattr("mnemoscope.memory.free_bytes", lambda _device: three)
+    assert choose_batch_size(model, grid, "graded", 3) == 10
     monkeypatch.setattr("mnemoscope.memory.free_bytes", lambda _device: 0)
     assert choose_batch_size(model, grid, "graded") == 1
+
+
+def test_code_that_is_run_is_part_of_the_model(folder, tmp_path):
+    """With remote code the Python files beside the weights count, by name and content; without it they do not."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    before = hash_files(copy), hash_files(copy, with_code=True)
+    (copy / "modeling.py").write_text("A = 1")
+    one = hash_files(copy, with_code=True)
+    (copy / "modeling.py").write_text("A = 2")
+    two = hash_files(copy, with_code=True)
+    assert len({before[1], one, two}) == 3
+    assert hash_files(copy) == before[0]
+    assert load(copy, remote_code=True).identity.config_sha256 == two.config_sha256

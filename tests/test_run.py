@@ -202,6 +202,22 @@ def test_model_is_added_to_a_study(config, place, tmp_path):
     assert read_all(study, "other").num_rows == 26
 
 
+def test_no_attention_asked_for_means_the_default(config, tmp_path, monkeypatch):
+    """Eager attention is not the default (sdpa): refused by its name; the default asked for by name is the same run."""
+    eager = replace(config, models=(replace(config.models[0], attention="eager"),))
+    run_study(eager, tmp_path / "eager")
+    with pytest.raises(StoreError, match=r"model.attention: eager there, sdpa here"):
+        run_study(config, tmp_path / "eager")
+    run_study(config, tmp_path / "default")
+    named = replace(config, models=(replace(config.models[0], attention="sdpa"),))
+    before = hash_tables(tmp_path / "default")
+    run_study(named, tmp_path / "default")
+    run_study(config, tmp_path / "default")
+    assert hash_tables(tmp_path / "default") == before
+    monkeypatch.setattr(run_module, "_load", lambda _config: pytest.fail("the model was loaded"))
+    run_study(config, tmp_path / "default")
+
+
 def test_stopped_run_keeps_its_batch_size(config, tmp_path, monkeypatch):
     """`auto` is resolved once: a resume takes the recorded number, whatever memory would allow now."""
     from mnemoscope import memory

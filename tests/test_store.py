@@ -3,12 +3,17 @@
 import errno
 import hashlib
 import json
+import multiprocessing
 import os
 import resource
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +23,7 @@ import pytest
 from mnemoscope import files
 from mnemoscope.config import CorpusConfig, Grid, ModelConfig, StudyConfig
 from mnemoscope.errors import StoreError
-from mnemoscope.files import remove_abandoned, write_atomically
+from mnemoscope.files import locked, remove_abandoned, write_atomically
 from mnemoscope.identity import GroupIdentity, ModelIdentity, RunIdentity
 from mnemoscope.shards import SequenceRows, ShardRange, plan_shards, scores_schema, scores_table
 from mnemoscope.status import read_status
@@ -373,3 +378,49 @@ def test_only_dead_runs_are_tidied_up(tmp_path):
         (tmp_path / ".b.0123.tmp").write_text("left by a dead run")
         remove_abandoned(tmp_path)
         assert [str(path) for path in tmp_path.iterdir()] == [alive.name]
+
+
+def hold(path: Path, told: Connection) -> None:
+    with locked(path):
+        told.send("held")
+        told.recv()
+
+
+def test_a_lock_keeps_others_out_until_it_is_let_go(tmp_path):
+    """Who asks for a lock that another process holds has it when that one lets go, or is killed; no file stays."""
+    context = multiprocessing.get_context("spawn")
+
+    def enter(is_free: threading.Event, entered: list[bool]) -> None:
+        with locked(tmp_path / "study.toml"):
+            entered.append(is_free.is_set())
+
+    for is_killed in (False, True):
+        here, there = context.Pipe()
+        holder = context.Process(target=hold, args=(tmp_path / "study.toml", there))
+        holder.start()
+        assert here.recv() == "held"
+        assert [path.name for path in tmp_path.iterdir()] == [".study.toml.lock.tmp"]
+        is_free, entered = threading.Event(), list[bool]()
+        waiter = threading.Thread(target=enter, args=(is_free, entered))
+        waiter.start()
+        time.sleep(0.1)  # time enough to come in where nothing keeps it out
+        is_free.set()
+        holder.kill() if is_killed else here.send("go")
+        waiter.join()
+        holder.join()
+        assert entered == [True]
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_needs_no_lock(tmp_path, monkeypatch):
+    """On a read-only disk there is nothing to guard; what else forbids a lock is told."""
+
+    def refuse(number: int) -> BinaryIO:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files, "_lock", lambda name: refuse(errno.EROFS))
+    with locked(tmp_path / "study.toml"):
+        pass
+    monkeypatch.setattr(files, "_lock", lambda name: refuse(errno.ENOLCK))
+    with pytest.raises(StoreError, match="cannot be locked"), locked(tmp_path / "study.toml"):
+        pass

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from mnemoscope.config import CorpusConfig, ModelConfig, StudyConfig, TracesConfig
+from mnemoscope.coverage import find_derived_faults
 from mnemoscope.errors import ConfigError, ModelError
 from mnemoscope.run import run_study
+from mnemoscope.store import open_study
 from mnemoscope.study_file import dump_study, load_study
 from mnemoscope.traces import read_layers, read_states, read_traces, traces_of
 from networks import build, plant_sequences
@@ -133,6 +135,29 @@ def test_a_damaged_trace_is_made_anew(study):
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     run_study(config, folder)
     assert path.read_bytes() == content
+
+
+def test_verification_finds_what_is_wrong_with_traces_and_counts(study, tmp_path):
+    """A flipped bit, a cut, a lost file, a lost record: each is named, and what is sound has no fault."""
+    copy = shutil.copytree(study[0], tmp_path / "study")
+    opened = open_study(copy)
+    sound = {"traces/tiny/k4": None, "traces/tiny/k8": None, "counts/counts": None}
+    assert find_derived_faults(opened) == sound
+    states, table = copy / "traces" / "tiny" / "k8.npy", copy / "traces" / "tiny" / "k4.parquet"
+    content = states.read_bytes()
+    states.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    size = table.stat().st_size
+    table.write_bytes(table.read_bytes()[:-1])
+    (copy / "counts" / "counts.parquet").unlink()
+    assert find_derived_faults(opened) == {
+        "traces/tiny/k4": f"k4.parquet has {size - 1} bytes, {size} were written",
+        "traces/tiny/k8": "k8.npy: its checksum is not the one it was written with",
+        "counts/counts": "counts.parquet is gone",
+    }
+    (copy / "traces" / "tiny" / "k8.json").unlink()
+    assert find_derived_faults(opened)["traces/tiny/k8"] == "not there"
+    run_study(study[1], copy)
+    assert find_derived_faults(opened) == sound
 
 
 def test_study_file_with_traces_round_trips(study, tmp_path):

@@ -23,6 +23,7 @@ app = App(
     version=__version__,
     help="Which sequences can a language model recite, how firmly, and why.",
     help_epilogue="Start with `mnemoscope demo`: no download, no GPU, a few minutes.",
+    suppress_keyboard_interrupt=False,  # what Ctrl-C means is said in __main__
 )
 _CORPUS = Group("Corpus")
 _MODEL = Group("Model")
