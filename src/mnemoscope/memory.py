@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from mnemoscope.errors import ScoringError
 from mnemoscope.model import CausalLM
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 MOST_SEQUENCES: Final = {"cpu": 32, "cuda": 256, "mps": 64}
 """Larger batches were no faster: on a CPU activations leave the cache, on an accelerator it is busy already."""
@@ -83,6 +85,7 @@ def within_memory(model: CausalLM, batch_size: int, attempt: Callable[[int], T],
                     "expected more memory, a smaller model or dtype"
                 ) from error
         model.batch_limit = limit // 2
+        _log.warning("memory ran out with %d sequences per pass; going on with %d", limit, model.batch_limit)
         if model.device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeVar
 
@@ -374,9 +375,14 @@ def _find_fault(path: Path, record: ShardRecord, *, hashing: bool) -> str | None
     return None
 
 
+@cache  # a millisecond each, and large studies have many thousand commits
+def _adapter(kind: type[_T]) -> TypeAdapter[_T]:
+    return TypeAdapter(kind)
+
+
 def _parse(kind: type[_T], path: Path) -> _T | None:
     """A dataclass from its JSON file; None where the file is not what it should be."""
     try:
-        return TypeAdapter(kind).validate_json(path.read_bytes(), strict=True)
+        return _adapter(kind).validate_json(path.read_bytes(), strict=True)
     except (OSError, ValidationError):
         return None
