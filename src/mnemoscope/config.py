@@ -14,6 +14,7 @@ from pydantic import ConfigDict
 from mnemoscope.errors import ConfigError
 
 Mode = Literal["exact", "graded"]
+StudyMode = Literal["exact", "graded", "imported"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 CorpusFormat = Literal["auto", "megatron", "document", "npy", "tokens", "text"]
@@ -232,8 +233,9 @@ class StudyConfig:
     """Continuation lengths n, in tokens, ascending."""
     control: CorpusConfig | None = None
     """Text of the same kind that the models never saw; the excess over it is called memorization."""
-    mode: Mode = "graded"
-    """`exact`: full match, first mismatch, log-probabilities from one pass; `graded`: every match bit too."""
+    mode: StudyMode = "graded"
+    """`exact`: full match, first mismatch, log-probabilities from one pass; `graded`: every match bit too. `imported`
+    is what import-scores writes: num_matched alone, scored elsewhere."""
     batch_size: int | Literal["auto"] = "auto"
     """Sequences per forward pass; `auto` chooses from free memory once per run and records it."""
     shard_rows: int = 4096
@@ -300,6 +302,15 @@ class StudyConfig:
     def grid(self) -> Grid:
         """The contexts and continuations."""
         return Grid(contexts=self.contexts, continuations=self.continuations)
+
+    @property
+    def scoring_mode(self) -> Mode:
+        """How its models are scored; ConfigError for a study of imported scores, which has nothing to score with."""
+        if self.mode == "imported":
+            raise ConfigError(
+                "mode: 'imported' given, which import-scores writes; expected 'graded' or 'exact' to score"
+            )
+        return self.mode
 
     @property
     def groups(self) -> dict[str, CorpusConfig]:

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
-from mnemoscope.config import Grid, Mode
+from mnemoscope.config import Grid, StudyMode
+from mnemoscope.errors import StoreError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,32 +39,44 @@ class ModelIdentity:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupIdentity:
-    """Which windows of which sequences a group consists of."""
+class ImportedModel:
+    """A model whose scores were computed elsewhere: what is known of it, and which scores they are."""
 
-    corpus: str
+    num_parameters: int | None
+    """None where nobody said."""
+    num_non_embedding_parameters: int
+    scores_sha256: dict[str, str]
+    """By group, context and continuation, such as `member-32-16`: of the sequence_ids, ascending, and of their
+    num_matched. A cell that is not listed is unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupIdentity:
+    """Which windows of which sequences a group consists of; what an import cannot know is None."""
+
+    corpus: str | None
     """The corpus's fingerprint, hex."""
     selection: str
-    """The selection's fingerprint, hex."""
+    """The selection's fingerprint, hex; of imported scores that of the sequence_ids."""
     num_sequences: int
     """Sequences selected, those that may turn out too short included."""
-    offset: int | Literal["random"]
+    offset: int | Literal["random"] | None
     seed: int | None
     """Seed of random offsets; None where none is drawn."""
-    short_rows: Literal["error", "skip"]
+    short_rows: Literal["error", "skip"] | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunIdentity:
     """Everything that the stored facts of one model follow from."""
 
-    model: ModelIdentity
+    model: ModelIdentity | ImportedModel
     groups: dict[str, GroupIdentity]
     contexts: tuple[int, ...]
     continuations: tuple[int, ...]
-    mode: Mode
+    mode: StudyMode
     batch_size: int
-    """Sequences per pass, as resolved: a resume composes the same batches."""
+    """Sequences per pass, as resolved: a resume composes the same batches. 0 where scores were imported."""
     shard_rows: int
     versions: dict[str, str]
     """Of mnemoscope, of the scores table's format, of torch and of transformers."""
@@ -72,6 +85,13 @@ class RunIdentity:
     def grid(self) -> Grid:
         """The contexts and continuations."""
         return Grid(contexts=self.contexts, continuations=self.continuations)
+
+    @property
+    def weights(self) -> ModelIdentity:
+        """The model as it was run here; StoreError where its scores were imported."""
+        if isinstance(self.model, ImportedModel):
+            raise StoreError("the scores were imported: there is no model to go on with; use another results folder")
+        return self.model
 
     @property
     def fingerprint(self) -> str:

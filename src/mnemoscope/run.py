@@ -82,9 +82,10 @@ def run_study(
 
 
 def _check_sources(config: StudyConfig) -> None:
-    """Refuse a model folder that is not there or not safe before the first model is scored, not after."""
+    """Refuse imported scores, and a model folder that is not there or not safe, before the first model is scored."""
     from mnemoscope.model import locate
 
+    _ = config.scoring_mode
     for model in config.models:
         locate(model)
 
@@ -121,7 +122,7 @@ def _begin(job: _Job, model_config: ModelConfig, there: Run | None, model: Causa
     check_run(job.folder, run)
     if there is None:
         for text in job.texts().values():
-            check_fit(text, run.identity.model, label=run.label)
+            check_fit(text, run.identity.weights, label=run.label)
             _check_logits(text, run, model)
             _check_tokenizer(text, model_config)
         _check_traceable(job, model)
@@ -141,7 +142,7 @@ def _is_finished(job: _Job, model: ModelConfig, there: Run) -> bool:
     """Whether a run is whole and is the one asked for; decided by the weights' hash, without building a network."""
     from mnemoscope.model import FileHashes, find_files, hash_files
 
-    stored = there.identity.model
+    stored = there.identity.weights
     batch_size = there.identity.batch_size if job.config.batch_size == "auto" else job.config.batch_size
     run = _describe_run(job, model, stored, batch_size)
     if run != there or stored.dtype != model.dtype:
@@ -211,7 +212,7 @@ def _batch_size(job: _Job, model: CausalLM, there: Run | None) -> int:
     if there is not None:
         return there.identity.batch_size
     sharing = job.engine.workers_per_device(model.device.type)
-    return choose_batch_size(model, job.config.grid, job.config.mode, sharing)
+    return choose_batch_size(model, job.config.grid, job.config.scoring_mode, sharing)
 
 
 def _describe_run(job: _Job, model: ModelConfig, identity: ModelIdentity, batch_size: int) -> Run:
@@ -221,7 +222,7 @@ def _describe_run(job: _Job, model: ModelConfig, identity: ModelIdentity, batch_
         groups={group: text.identity for group, text in job.texts().items()},
         contexts=config.contexts,
         continuations=config.continuations,
-        mode=config.mode,
+        mode=config.scoring_mode,
         batch_size=batch_size,
         shard_rows=config.shard_rows,
         versions={"mnemoscope": __version__, "scores": str(SCORES_FORMAT)}

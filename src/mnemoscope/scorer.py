@@ -36,7 +36,7 @@ class ScorerFactory:
     @property
     def device(self) -> str:
         """Where the model runs."""
-        return self.run.identity.model.device
+        return self.run.identity.weights.device
 
     def __call__(self, tell: Callable[[int], None]) -> ShardScorer:
         """A worker; ModelError or CorpusError where the files are not those any more that the run began with."""
@@ -69,8 +69,9 @@ class ShardScorer:
         identity, text = self.run.identity, self.texts[shard.group]
         part = slice(shard.start, shard.stop)
         windows = text.read(text.selection.sequence_ids[part])
-        check_vocabulary(windows, identity.model.vocab_size, text.corpus)
-        facts = facts_of(self.run, self.model, windows, mode=identity.mode, progress=self.tell)
+        check_vocabulary(windows, identity.weights.vocab_size, text.corpus)
+        mode: Mode = "exact" if identity.mode == "exact" else "graded"
+        facts = facts_of(self.run, self.model, windows, mode=mode, progress=self.tell)
         schema = scores_schema(
             identity.grid, mode=identity.mode, label=self.run.label, fingerprint=self.run.fingerprint
         )

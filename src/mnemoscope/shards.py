@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mnemoscope.config import Grid, Mode
+from mnemoscope.config import Grid, StudyMode
 from mnemoscope.errors import StoreError
 from mnemoscope.facts import MatchFacts
 
@@ -85,7 +85,7 @@ def plan_shards(num_sequences: Mapping[str, int], shard_rows: int) -> tuple[Shar
     )
 
 
-def scores_schema(grid: Grid, *, mode: Mode, label: str, fingerprint: str) -> pa.Schema:
+def scores_schema(grid: Grid, *, mode: StudyMode, label: str, fingerprint: str) -> pa.Schema:
     """The columns of a scores table, with the run's fingerprint, grid, mode, model and units as metadata."""
     per_continuation = pa.list_(pa.field("element", pa.float32()), len(grid.continuations))
     metadata = {
@@ -134,19 +134,38 @@ def scores_table(group: str, rows: SequenceRows, facts: MatchFacts, *, schema: p
 
 def matched_bits(table: pa.Table, n_max: int) -> NDArray[np.bool_]:
     """Match bits, bool [R, n_max]: generated token == true token, per index; StoreError if not stored."""
-    column = table.column("matched").combine_chunks()
-    if column.null_count:
-        raise StoreError(MATCH_BITS_MISSING)
-    width = column.type.byte_width
-    data = np.frombuffer(column.buffers()[1], np.uint8)
-    bytes_Rb = data[column.offset * width :][: len(column) * width].reshape(len(column), width)
-    return np.unpackbits(bytes_Rb, axis=1, count=n_max).astype(np.bool_)
+    return np.unpackbits(_match_bytes(table), axis=1, count=n_max).astype(np.bool_)
+
+
+def num_matched(table: pa.Table, grid: Grid) -> NDArray[np.int64]:
+    """Matches among the first n of each continuation, int64 [R, N]; -1 where an import does not say.
+
+    From the column `num_matched` where there is one, as in imported scores, else from the match bits; StoreError where
+    there are none.
+    """
+    if "num_matched" in table.column_names:
+        column = table.column("num_matched").combine_chunks()
+        return column.flatten().fill_null(-1).to_numpy().astype(np.int64).reshape(len(column), -1)
+    bytes_Rb = _match_bytes(table)
+    places = np.arange(bytes_Rb.shape[1] * 8)
+    # The mask of n cuts off longer continuations and the padding of the last byte.
+    masks = [np.packbits(places < continuation) for continuation in grid.continuations]
+    return np.stack([np.bitwise_count(bytes_Rb & mask_b).sum(axis=1, dtype=np.int64) for mask_b in masks], axis=1)
 
 
 def per_continuation(table: pa.Table, name: str) -> NDArray[np.float32]:
     """The numbers, float32 [R, N], of a column with one number per continuation."""
     column = table.column(name).combine_chunks()
     return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
+
+
+def _match_bytes(table: pa.Table) -> NDArray[np.uint8]:
+    column = table.column("matched").combine_chunks()
+    if column.null_count:
+        raise StoreError(MATCH_BITS_MISSING)
+    width = column.type.byte_width
+    data = np.frombuffer(column.buffers()[1], np.uint8)
+    return data[column.offset * width :][: len(column) * width].reshape(len(column), width)
 
 
 def _pack_bits(matched_RCn: NDArray[np.bool_] | None, *, size: int, kind: pa.FixedSizeBinaryType) -> pa.Array:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mnemoscope.errors import ConfigError
+from mnemoscope.errors import ConfigError, StoreError
 
 COLUMNS: Final = ("sequence_id", "group", "context", "window_hash")
 """The columns of `scores` that are read here."""
@@ -80,6 +80,8 @@ def clusters_of_scores(tables: Iterable[pa.Table], *, context: int) -> dict[str,
     for table in tables:
         rows = table.filter(pa.array(table.column("context").to_numpy() == context))
         group_R = rows.column("group").to_numpy().astype(str)
+        if rows.column("window_hash").null_count:
+            raise StoreError("the scores have no window hashes (they were imported); expected scores made here")
         ids_R, hashes_R = (rows.column(name).to_numpy().astype(np.int64) for name in ("sequence_id", "window_hash"))
         for group in np.unique(group_R).tolist():
             is_own_R = group_R == group

@@ -24,7 +24,7 @@ TEXT, COUNT, LENGTH, REAL, FLAG = pa.string(), pa.int64(), pa.int32(), pa.float6
 COLUMNS: Mapping[str, Column] = {
     "model": Column(TEXT, "the model's label; null where the row spans models"),
     "source": Column(TEXT, "where the model came from; checkpoints of one source are one training run"),
-    "num_parameters": Column(COUNT, "all parameters", "parameters"),
+    "num_parameters": Column(COUNT, "all parameters; null where unknown", "parameters"),
     "num_non_embedding_parameters": Column(COUNT, "parameters but for the embeddings", "parameters"),
     "training_step": Column(COUNT, "training step of the checkpoint; null for a final or unnamed one", "steps"),
     "group": Column(TEXT, "member, control, or excess (member minus control)"),

@@ -53,8 +53,8 @@ class ModelCounts:
     """The model's name in tables and figures."""
     source: str
     """Where it came from; several checkpoints of one source are one training run."""
-    num_parameters: int
-    """All parameters."""
+    num_parameters: int | None
+    """All parameters; None where unknown."""
     num_non_embedding_parameters: int
     """Parameters but for input and output embeddings: the size along which trends run."""
     training_step: int | None = None
@@ -161,7 +161,7 @@ def _step_rank(model: ModelCounts) -> float:
 
 
 def _size_rank(model: ModelCounts) -> tuple[int, int, str, float, str]:
-    sizes = model.num_non_embedding_parameters, model.num_parameters
+    sizes = model.num_non_embedding_parameters, model.num_parameters or 0
     return *sizes, model.source, _step_rank(model), model.label
 
 

@@ -1,7 +1,7 @@
 """Two runs' stored scores, read side by side and reduced to joint counts of num_matched; parts add up to the whole.
 
 Table by table in constant memory, but for the rows of duplicate clusters, which intervals need by cluster.
-Axes: S sequences, C contexts, n index in the continuation, D rows of clusters of two or more.
+Axes: S sequences, C contexts, N continuations, D rows of clusters of two or more.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mnemoscope.analyses.clusters import Membership, SequenceClusters, clusters_
 from mnemoscope.config import Grid
 from mnemoscope.errors import ConfigError, StoreError
 from mnemoscope.identity import RunIdentity
-from mnemoscope.shards import matched_bits
+from mnemoscope.shards import num_matched
 
 ROWS_AT_ONCE = 1 << 16
 COLUMNS = ("sequence_id", "group", "context", "offset", "num_repeats", "first_mismatch", "matched")
@@ -125,7 +125,7 @@ def check_comparable(one: RunIdentity, other: RunIdentity) -> None:
             f"the runs cannot be compared ({'; '.join(differences)}); expected the same corpora, selection and grid: "
             "score both in one study"
         )
-    if one.mode != "graded":
+    if one.mode == "exact":
         raise ConfigError("the runs have no scores below 1 (mode 'exact'); score in mode 'graded' to compare levels")
 
 
@@ -217,10 +217,9 @@ def _tally(
     cells: Sequence[PairedCell],
     clusters: Mapping[str, SequenceClusters] | None,
 ) -> Iterator[tuple[PairStratum, PairTally]]:
-    num_contexts = len(grid.contexts)
-    bits_SCn, bits_other_SCn = (
-        matched_bits(table, grid.max_continuation).reshape(-1, num_contexts, grid.max_continuation)
-        for table in (one, other)
+    num_contexts, num_lengths = len(grid.contexts), len(grid.continuations)
+    scores_SCN, scores_other_SCN = (
+        num_matched(table, grid).reshape(-1, num_contexts, num_lengths) for table in (one, other)
     )
     group_S = one.column("group").to_numpy()[::num_contexts]
     ids_S = one.column("sequence_id").to_numpy()[::num_contexts]
@@ -230,16 +229,16 @@ def _tally(
         chosen_S = np.flatnonzero(group_S == group)
         known = None if clusters is None else _duplicates_among(clusters_of(clusters, group).look_up(ids_S[chosen_S]))
         for cell in cells:
-            matched_S = _num_matched(bits_SCn, chosen_S, grid, cell.context_from, cell.continuation_from)
-            matched_other_S = _num_matched(bits_other_SCn, chosen_S, grid, cell.context_to, cell.continuation_to)
+            matched_S = _at(scores_SCN, chosen_S, grid, cell.context_from, cell.continuation_from)
+            matched_other_S = _at(scores_other_SCN, chosen_S, grid, cell.context_to, cell.continuation_to)
+            if min(matched_S.min(), matched_other_S.min()) < 0:  # an import without this cell
+                continue
             weights_S = None if repeats_S is None else repeats_S[chosen_S]
             yield PairStratum(group, cell), _tally_cell(matched_S, matched_other_S, cell, weights_S, known)
 
 
-def _num_matched(
-    bits_SCn: NDArray[np.bool_], chosen_S: IntArray, grid: Grid, context: int, continuation: int
-) -> IntArray:
-    return bits_SCn[chosen_S, grid.contexts.index(context), :continuation].sum(axis=1, dtype=np.int64)
+def _at(scores_SCN: IntArray, chosen_S: IntArray, grid: Grid, context: int, continuation: int) -> IntArray:
+    return scores_SCN[chosen_S, grid.contexts.index(context), grid.continuations.index(continuation)]
 
 
 class _Known(NamedTuple):
