@@ -20,13 +20,13 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from mnemoscope.analyses import AnalysisResult, clusters, pairs
+from mnemoscope.analyses import AnalysisResult, clusters, pairs, score_counts
 from mnemoscope.analyses.clusters import SequenceClusters, clusters_of_scores
 from mnemoscope.analyses.embeddings import EmbeddingSample, EmbeddingsResult, embeddings
 from mnemoscope.analyses.entropy import EntropyResult, entropy
 from mnemoscope.analyses.factors import FactorsResult, ModelCounts, factors
 from mnemoscope.analyses.frequency import NGRAMS, FrequencyResult, frequency
-from mnemoscope.analyses.matches import count_matches
+from mnemoscope.analyses.matches import MatchCounts, count_matches
 from mnemoscope.analyses.pairs import (
     PairCounts,
     PairedCell,
@@ -37,6 +37,7 @@ from mnemoscope.analyses.pairs import (
     same_cells,
 )
 from mnemoscope.analyses.samples import TraceSample, places
+from mnemoscope.analyses.score_counts import count_scores
 from mnemoscope.analyses.transitions import (
     PairedRun,
     PlannedPair,
@@ -114,7 +115,9 @@ def _provenance(study: Study) -> dict[str, object]:
     return {
         "mnemoscope": __version__,
         "fingerprints": {label: run.fingerprint for label, run in study.runs.items()},
-        "fragile_margin_logits": {label: _fragile_margin(run) for label, run in study.runs.items()},
+        "fragile_margin_logits": {
+            label: _fragile_margin(run) for label, run in study.runs.items() if run.identity.mode != "imported"
+        },
     }
 
 
@@ -137,40 +140,50 @@ def _draw(result: AnalysisResult, folder: Path) -> list[Path]:
             return []
 
 
-def _find_duplicates(study: Study) -> dict[str, SequenceClusters]:
-    """The clusters of duplicates by group, from the first run: the others are over the same sequences."""
+def _find_duplicates(study: Study) -> dict[str, SequenceClusters] | None:
+    """The clusters of duplicates by group, from the first run: the others are over the same sequences. None where
+    scores were imported: their windows are unknown.
+    """
+    if study.config.mode == "imported":
+        return None
     if not study.runs:
         return {}
     tables = read_scores(study, next(iter(study.runs)), columns=clusters.COLUMNS)
     return clusters_of_scores(tables, context=study.config.contexts[0])
 
 
-def _count(study: Study, run: Run, duplicates: Mapping[str, SequenceClusters]) -> ModelCounts:
+def _count(study: Study, run: Run, duplicates: Mapping[str, SequenceClusters] | None) -> ModelCounts:
     identity = run.identity
-    tables = read_scores(study, run.label, columns=_COUNTED)
     return ModelCounts(
         label=run.label,
         source=run.source,
         num_parameters=identity.model.num_parameters,
         num_non_embedding_parameters=identity.model.num_non_embedding_parameters,
         training_step=run.training_step,
-        counts=count_matches(
-            tables,
-            identity.grid,
-            identity.mode,
-            fragile_margin_logits=_fragile_margin(run),
-            clusters=duplicates,
-        ),
+        counts=_count_run(study, run, duplicates),
+    )
+
+
+def _count_run(study: Study, run: Run, duplicates: Mapping[str, SequenceClusters] | None) -> MatchCounts:
+    grid, mode = run.identity.grid, run.identity.mode
+    if mode == "imported":
+        return count_scores(read_scores(study, run.label, columns=score_counts.COLUMNS), grid)
+    return count_matches(
+        read_scores(study, run.label, columns=_COUNTED),
+        grid,
+        mode,
+        fragile_margin_logits=_fragile_margin(run),
+        clusters=duplicates,
     )
 
 
 def _fragile_margin(run: Run) -> float:
-    return FRAGILE_MARGIN[run.identity.model.dtype]
+    return FRAGILE_MARGIN[run.identity.weights.dtype]
 
 
-def _pairs(study: Study, duplicates: Mapping[str, SequenceClusters]) -> list[RunPair]:
-    """The pairs of runs that are worth comparing, counted at every cell; none without match bits."""
-    if study.config.mode != "graded":
+def _pairs(study: Study, duplicates: Mapping[str, SequenceClusters] | None) -> list[RunPair]:
+    """The pairs of runs that are worth comparing, counted at every cell that both have; none in mode `exact`."""
+    if study.config.mode == "exact":
         return []
     runs = [
         PairedRun(
@@ -184,26 +197,19 @@ def _pairs(study: Study, duplicates: Mapping[str, SequenceClusters]) -> list[Run
     grid = study.config.grid
     cells = {"context": context_cells(grid), "continuation": continuation_cells(grid)}
     planned = [(pair, cells.get(pair.relation, same_cells(grid))) for pair in plan_pairs(runs)]
-    return [
-        RunPair(
-            relation=pair.relation,
-            run_from=pair.run_from,
-            run_to=pair.run_to,
-            counts=_count_pair(study, pair, some, duplicates),
-        )
-        for pair, some in planned
-        if some
-    ]
+    counted = [(pair, _count_pair(study, pair, some, duplicates)) for pair, some in planned if some]
+    return [RunPair(**pair._asdict(), counts=counts) for pair, counts in counted if counts.strata]
 
 
 def _count_pair(
-    study: Study, pair: PlannedPair, cells: Sequence[PairedCell], duplicates: Mapping[str, SequenceClusters]
+    study: Study, pair: PlannedPair, cells: Sequence[PairedCell], duplicates: Mapping[str, SequenceClusters] | None
 ) -> PairCounts:
     """The joint counts of two runs, or of a run with itself, whose scores are then read once."""
     one, other = study.run(pair.run_from.label), study.run(pair.run_to.label)
     check_comparable(one.identity, other.identity)
-    tables = read_scores(study, one.label, columns=pairs.COLUMNS)
-    both = tee(tables) if one == other else (tables, read_scores(study, other.label, columns=pairs.COLUMNS))
+    columns = (*pairs.COLUMNS, "num_matched") if one.identity.mode == "imported" else pairs.COLUMNS
+    tables = read_scores(study, one.label, columns=columns)
+    both = tee(tables) if one == other else (tables, read_scores(study, other.label, columns=columns))
     return count_pairs(*both, grid=one.identity.grid, cells=cells, clusters=duplicates)
 
 

@@ -84,7 +84,7 @@ def coverage_tables(result: FactorsResult, width: int) -> Iterator[Table]:
     first = [rows[0] for rows in blocks]
     columns = [
         Column("model", list(by_model)),
-        Column("parameters", [f"{row['num_parameters']:,}" for row in first]),
+        Column("parameters", ["" if row["num_parameters"] is None else f"{row['num_parameters']:,}" for row in first]),
         Column("step", ["" if row["training_step"] is None else f"{row['training_step']:,}" for row in first]),
         Column("cells", [str(number) for number in cells] if len(set(cells)) > 1 else [""] * len(cells)),
         Column("member", [_sequences(rows, "member") for rows in blocks]),
