@@ -25,10 +25,20 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Put `content` at `path`; StoreError, with nothing left behind, where the folder or the disk refuses."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Generator[BinaryIO]:
+    """A file to write that takes its place at `path` in the end, and leaves nothing behind where an error comes first.
+
+    StoreError where the folder or the disk refuses.
+    """
     with telling_refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _temporary_file(path) as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
             Path(file.name).replace(path)

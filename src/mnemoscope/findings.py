@@ -207,7 +207,7 @@ def _count_pair(
     """The joint counts of two runs, or of a run with itself, whose scores are then read once."""
     one, other = study.run(pair.run_from.label), study.run(pair.run_to.label)
     check_comparable(one.identity, other.identity)
-    columns = (*pairs.COLUMNS, "num_matched") if one.identity.mode == "imported" else pairs.COLUMNS
+    columns = pairs.IMPORTED_COLUMNS if one.identity.mode == "imported" else pairs.COLUMNS
     tables = read_scores(study, one.label, columns=columns)
     both = tee(tables) if one == other else (tables, read_scores(study, other.label, columns=columns))
     return count_pairs(*both, grid=one.identity.grid, cells=cells, clusters=duplicates)

@@ -26,6 +26,8 @@ from mnemoscope.shards import num_matched
 ROWS_AT_ONCE = 1 << 16
 COLUMNS = ("sequence_id", "group", "context", "offset", "num_repeats", "first_mismatch", "matched")
 """The columns of `scores` that are read here."""
+IMPORTED_COLUMNS = ("sequence_id", "group", "context", "num_repeats", "num_matched")
+"""The same of imported scores, of which neither windows nor match bits are known."""
 
 IntArray = NDArray[np.int64]
 
