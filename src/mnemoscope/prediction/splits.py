@@ -17,6 +17,8 @@ from mnemoscope.corpus.draws import hash_counters
 
 SHARES: Final = (("train", 0.6), ("validation", 0.2), ("test", 0.2))
 """Of the members' clusters, in expectation."""
+_SPLIT_STREAM: Final = 0x5911_7000_0000_0000
+"""Apart from the numbers that draw the traced sample by sequence: of one stream, the test would be what it leaves out."""
 
 
 def assign_splits(cluster_R: NDArray[np.int64], group_R: NDArray[np.str_], *, seed: int) -> NDArray[np.str_]:
@@ -24,7 +26,7 @@ def assign_splits(cluster_R: NDArray[np.int64], group_R: NDArray[np.str_], *, se
 
     Controls are never trained on; a copied one is no control, and no split that is evaluated has it.
     """
-    uniform_R = hash_counters(cluster_R, seed=seed) / 2.0**64
+    uniform_R = hash_counters(cluster_R, seed=_SPLIT_STREAM + seed) / 2.0**64
     edges = np.cumsum([share for _, share in SHARES])[:-1]
     names = np.array([name for name, _ in SHARES])
     split_R = names[np.searchsorted(edges, uniform_R, side="right")].astype("<U10")
