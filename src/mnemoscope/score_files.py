@@ -26,7 +26,9 @@ from mnemoscope.errors import ConfigError, CorpusError
 
 NAME_PATTERN: Final = "memorization_evals_MODEL_K_K+N_STEP.csv"
 TOLERANCE_TOKENS: Final = 1e-3
-"""How far score x n may be from a whole number: a score in float32, or printed with five decimals, stays below it."""
+"""How far score x n may be from a whole number: a score in float32 (up to n = 16,000), or printed with five decimals
+(up to n = 200), stays below it."""
+_HEAD_BYTES: Final = 4096
 ROWS_AT_ONCE: Final = 1 << 20
 _NAME: Final = re.compile(r"memorization_evals_(.+)_(\d{1,9})_(\d{1,9})_(\d{1,18}|final)\.csv")
 _HEADERS: Final = (["idx", "score"], ["", "idx", "score"])
@@ -118,6 +120,7 @@ def hash_arrays(*arrays: NDArray[np.generic]) -> str:
 
 def _read_batches(source: Source) -> Iterator[pa.RecordBatch]:
     """The rows, a block of text at a time; none of the batches is empty."""
+    _check_header(source)
     options = pa_csv.ConvertOptions(
         column_types={"": pa.string(), "idx": pa.int64(), "score": pa.float64()}, null_values=[]
     )
@@ -127,16 +130,17 @@ def _read_batches(source: Source) -> Iterator[pa.RecordBatch]:
             reader = pa_csv.open_csv(
                 stream, read_options=pa_csv.ReadOptions(use_threads=False), convert_options=options
             )
-            _check_header(source, reader.schema.names)
             yield from (batch for batch in reader if batch.num_rows)
     except pa.ArrowException as error:
         raise _unreadable(source, error) from error
 
 
-def _check_header(source: Source, names: list[str]) -> None:
-    if names not in _HEADERS:
-        found = ascii(",".join(names)[:60])
-        raise CorpusError(f"{source.address}: the first line is {found}; expected the header idx,score")
+def _check_header(source: Source) -> None:
+    with source.stream() as (stream, _):
+        head = stream.read(_HEAD_BYTES)
+    line = next(iter(head.decode("utf-8-sig", errors="replace").splitlines()), "")
+    if [field.strip('"') for field in line.split(",")] not in _HEADERS:
+        raise CorpusError(f"{source.address}: the first line is {line[:60]!a}; expected the header idx,score")
 
 
 def _unreadable(source: Source, error: Exception) -> CorpusError:
