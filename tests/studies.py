@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from mnemoscope.config import CorpusConfig, ModelConfig, StudyConfig
+from mnemoscope.run import run_study
+from mnemoscope.shards import num_matched
+from mnemoscope.store import Study, read_scores
 
 VOCAB = 64
 torch.set_num_threads(1)  # the networks are so small that threads only wait for each other
@@ -62,6 +66,25 @@ def make_study(folder: Path, *, num_rows: int = 10, num_control: int = 0, **sett
         "shard_rows": 4,
     }
     return StudyConfig(**(defaults | settings))
+
+
+def score_two(folder: Path) -> Study:
+    """A study in `folder` of two models, the second at step 7, over 11 members and 5 of a control."""
+    save_model(folder / "other" / "step7", seed=3)
+    config = make_study(folder / "in", num_rows=11, num_control=5)
+    models = (*config.models, ModelConfig(source=str(folder / "other"), revision="step7", device="cpu"))
+    return run_study(replace(config, models=models), folder / "study")
+
+
+def stored_matches(study: Study, label: str) -> dict[tuple[str, int, int, int], int]:
+    """num_matched of a run by group, sequence_id, context and continuation; cells that it lacks are left out."""
+    grid = study.run(label).identity.grid
+    found = {}
+    for table in read_scores(study, label):
+        keys = zip(*(table.column(name).to_pylist() for name in ("group", "sequence_id", "context")), strict=True)
+        for key, counts in zip(keys, num_matched(table, grid).tolist(), strict=True):
+            found |= {(*key, n): count for n, count in zip(grid.continuations, counts, strict=True) if count >= 0}
+    return found
 
 
 def hash_tables(folder: Path) -> dict[str, str]:

@@ -1,32 +1,28 @@
-"""Scores from elsewhere as runs of a study, and a study's own as files: what was known stays, nothing is made up."""
+"""Scores from elsewhere as runs of a study: what is known enters the analyses, nothing is made up."""
 
 from __future__ import annotations
 
-import csv
-from dataclasses import replace
-
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from mnemoscope.analyses.pairs import check_comparable
-from mnemoscope.config import Grid, ModelConfig
+from mnemoscope.config import Grid
+from mnemoscope.coverage import audit_coverage
 from mnemoscope.errors import ConfigError, CorpusError, StoreError
-from mnemoscope.exported import export_study
-from mnemoscope.findings import analyze, save_findings
+from mnemoscope.findings import analyze
 from mnemoscope.imported import PYTHIA_PARAMETERS, import_scores
 from mnemoscope.run import run_study
 from mnemoscope.shards import num_matched
 from mnemoscope.status import read_status
-from mnemoscope.store import find_damage, open_study, read_scores
-from studies import hash_tables, make_study, save_model
+from mnemoscope.store import commit_shard, find_damage, read_scores
+from studies import hash_tables, make_study, score_two, stored_matches
 
-SIZES = {"tiny": 1000, "other": 2000}
-PAIR = (
-    *("relation", "model_from", "model_to", "group"),
-    *("context_from", "continuation_from", "context_to", "continuation_to", "num_matched_from", "num_matched_to"),
-)
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """A study of two models over members and a control, scored here."""
+    return score_two(tmp_path_factory.mktemp("scored"))
 
 
 def write(folder, model, context, continuation, rows, *, step="143000"):
@@ -35,137 +31,6 @@ def write(folder, model, context, continuation, rows, *, step="143000"):
     path = folder / f"memorization_evals_{model}_{context}_{context + continuation}_{step}.csv"
     path.write_text("idx,score\n" + "".join(f"{row},{count / continuation}\n" for row, count in rows.items()))
     return str(path)
-
-
-def matches(study, label):
-    """num_matched of a run, {(group, sequence_id, context, continuation): count}, cells that it lacks left out."""
-    grid = study.run(label).identity.grid
-    found = {}
-    for table in read_scores(study, label):
-        matched_RN = num_matched(table, grid)
-        keys = zip(*(table.column(name).to_pylist() for name in ("group", "sequence_id", "context")), strict=True)
-        for key, counts in zip(keys, matched_RN.tolist(), strict=True):
-            found |= {(*key, n): count for n, count in zip(grid.continuations, counts, strict=True) if count >= 0}
-    return found
-
-
-@pytest.fixture(scope="module")
-def scored(tmp_path_factory):
-    """A study of two models, one of them at a named step, over members and a control, scored here."""
-    folder = tmp_path_factory.mktemp("scored")
-    save_model(folder / "other" / "step7", seed=3)
-    config = make_study(folder / "in", num_rows=11, num_control=5)
-    models = (*config.models, ModelConfig(source=str(folder / "other"), revision="step7", device="cpu"))
-    study = run_study(replace(config, models=models), folder / "study")
-    save_findings(study, analyze(study), figures=False)
-    return study
-
-
-def imported_from(study, folder, **options):
-    """The study as it comes back from its own export."""
-    export_study(study, folder / "export")
-    control = [str(folder / "export" / "scores-control" / "*.csv")]
-    return import_scores(
-        [str(folder / "export" / "scores" / "*.csv")],
-        folder / "back",
-        control=control,
-        parameters=SIZES,
-        **options,
-    )
-
-
-def test_round_trip_gives_the_same_matches(scored, tmp_path):
-    """What export wrote and import read has the num_matched of every sequence, cell and model, members and control."""
-    back = imported_from(scored, tmp_path)
-    assert list(back.runs) == ["other@step7", "tiny"]
-    assert back.run("other@step7").training_step == 7
-    for label in back.runs:
-        expected = matches(scored, label)
-        assert len(expected) == (11 + 5) * 4
-        assert matches(back, label) == expected
-
-
-def test_exported_score_is_matches_over_n(scored, tmp_path):
-    """Each file has the header idx,score, each sequence once, and the count of match bits over n."""
-    written = export_study(scored, tmp_path)
-    assert len(written.scores) == 2 * 2 * 4
-    path = tmp_path / "scores" / "memorization_evals_tiny_8_13_final.csv"
-    assert path in written.scores
-    lines = path.read_text().splitlines()
-    assert lines[0] == "idx,score"
-    found = {int(idx): float(score) for idx, score in (line.split(",") for line in lines[1:])}
-    bits = {
-        (row["sequence_id"], row["context"]): np.unpackbits(np.frombuffer(row["matched"], np.uint8))[:5].tolist()
-        for table in read_scores(scored, "tiny", group="member")
-        for row in table.to_pylist()
-    }
-    assert found == {idx: sum(bits[idx, 8]) / 5 for idx in range(11)}
-    assert (tmp_path / "scores" / "memorization_evals_other_4_7_7.csv").is_file()
-
-
-def test_exported_tables_hold_what_the_analyses_hold(scored, tmp_path):
-    """Every analysis table comes out as CSV, and as Parquet on request, with its columns, rows and values."""
-    written = export_study(scored, tmp_path / "csv").tables
-    again = export_study(scored, tmp_path / "parquet", format="parquet").tables
-    sources = sorted((scored.folder / "analyses").glob("*/*.parquet"))
-    assert len(sources) == len(written) == len(again) >= 10
-    for source, path, other in zip(sources, written, again, strict=True):
-        table = pq.read_table(source)
-        assert pq.read_table(other).equals(table)
-        with path.open(newline="") as file:
-            header, *rows = csv.reader(file)
-        assert header == table.column_names
-        assert len(rows) == table.num_rows
-    memorized = pq.read_table(scored.folder / "analyses" / "factors" / "memorized.parquet").to_pylist()
-    with (tmp_path / "csv" / "tables" / "factors" / "memorized.csv").open(newline="") as file:
-        for row, text in zip(memorized, csv.DictReader(file), strict=True):
-            assert (text["model"], int(text["num_memorized"])) == (row["model"], row["num_memorized"])
-            assert float(text["share_high"]) == row["share_high"]
-
-
-def test_exported_parquet_holds_the_same_scores(scored, tmp_path):
-    """Scores as Parquet have the rows of the CSV."""
-    text = export_study(scored, tmp_path / "csv").scores
-    for path, other in zip(text, export_study(scored, tmp_path / "parquet", format="parquet").scores, strict=True):
-        assert (path.stem, other.suffix) == (other.stem, ".parquet")
-        table = pq.read_table(other)
-        assert table.column_names == ["idx", "score"]
-        rows = [tuple(map(float, line.split(","))) for line in path.read_text().splitlines()[1:]]
-        assert rows == list(zip(*table.to_pydict().values(), strict=True))
-
-
-def test_two_runs_never_share_a_file(scored, tmp_path):
-    """A label that ends as another's step would keeps its whole name: no file is written twice."""
-    config = make_study(tmp_path / "in")
-    tiny = config.models[0].source
-    models = (
-        ModelConfig(source=tiny, name="a", revision=None, device="cpu"),
-        ModelConfig(source=tiny, name="a@step5", device="cpu"),
-    )
-    study = run_study(replace(config, models=models), tmp_path / "study")
-    written = export_study(study, tmp_path / "export").scores
-    assert len(set(written)) == 8
-    back = import_scores([str(path) for path in written], tmp_path / "back", parameters={"a": 1, "a@step5": 1})
-    assert set(back.runs) == {"a", "a@step5"}
-
-
-def test_tables_of_imported_scores_count_as_those_scored_here(scored, tmp_path):
-    """Factors and transitions of the import have the counts of the original; what an import cannot tell is null."""
-    original, imported = analyze(scored), analyze(imported_from(scored, tmp_path))
-    names = ("model", "group", "context", "continuation")
-    for name, value in (("memorized", "num_memorized"), ("num_matched", "num_chosen"), ("bins", "num_chosen")):
-        keys = [*names, *(["num_matched"] if name == "num_matched" else ["bin"] if name == "bins" else []), value]
-        here, there = (result["factors"].tables[name].select(keys) for result in (original, imported))
-        assert sorted(here.to_pylist(), key=str) == sorted(there.to_pylist(), key=str)
-    for name in ("num_unique", "num_fragile", "share_if_flipped_low"):
-        assert imported["factors"].memorized.column(name).null_count == imported["factors"].memorized.num_rows
-    assert imported["factors"].first_mismatch.num_rows == 0
-    assert original["factors"].first_mismatch.num_rows > 0
-    scores = [
-        {tuple(row[key] for key in PAIR): row["num_chosen"] for row in result["transitions"].scores.to_pylist()}
-        for result in (original, imported)
-    ]
-    assert scores[0] and scores[0] == scores[1]
 
 
 def test_unknown_is_null(tmp_path):
@@ -232,8 +97,8 @@ def test_sequences_must_be_the_same_unless_joined(tmp_path):
         import_scores([one, shorter], tmp_path / "study")
     assert not (tmp_path / "study").exists()
     study = import_scores([one, other, shorter], tmp_path / "study", join="inner")
-    assert {key[1]: count for key, count in matches(study, "70m@step143000").items()} == {3: 4, 7: 2}
-    assert {key[1]: count for key, count in matches(study, "160m@step143000").items()} == {3: 2, 7: 4}
+    assert {key[1]: count for key, count in stored_matches(study, "70m@step143000").items()} == {3: 4, 7: 2}
+    assert {key[1]: count for key, count in stored_matches(study, "160m@step143000").items()} == {3: 2, 7: 4}
     with pytest.raises(CorpusError, match="no idx is in every file"):
         import_scores([one, write(tmp_path, "12b", 32, 4, {100: 1})], tmp_path / "none", join="inner")
 
@@ -248,7 +113,7 @@ def test_many_sequences_over_several_shards(tmp_path, monkeypatch):
     study = import_scores(files, tmp_path / "study", join="inner")
     assert len(study.run("70m@step143000").shards) == -(-len(other) // 7) > 5
     for label, expected in (("70m", {i: rows[i] for i in other}), ("160m", other)):
-        assert {key[1]: count for key, count in matches(study, f"{label}@step143000").items()} == expected
+        assert {key[1]: count for key, count in stored_matches(study, f"{label}@step143000").items()} == expected
 
 
 def test_same_files_again_change_nothing(tmp_path):
@@ -263,9 +128,25 @@ def test_same_files_again_change_nothing(tmp_path):
     import_scores(files, tmp_path / "study")
     assert {name: digest for name, digest in hash_tables(tmp_path / "study").items() if "damaged" not in name} == before
     assert read_status(tmp_path / "study").is_complete
+    assert audit_coverage(study, "70m@step143000").is_complete
     changed = [write(tmp_path / "other", "70m", 32, 4, {0: 1, 1: 3})]
     with pytest.raises(StoreError, match=r"holds another run of 70m@step143000 \(model.scores_sha256.member-32-4"):
         import_scores(changed, tmp_path / "study")
+
+
+def test_other_sequences_in_a_shard_are_seen(tmp_path):
+    """An audit of imported scores finds rows that are missing, doubled, or of sequences that no file had."""
+    study = import_scores([write(tmp_path, "70m", 32, 4, {3: 1, 5: 4, 6: 0})], tmp_path / "study")
+    run = study.run("70m@step143000")
+    assert audit_coverage(study, run.label).is_complete
+    (table,), (shard,) = read_scores(study, run.label), run.shards
+    for rows, missing, doubled, alien in (([0, 1], 1, 0, 1), ([0, 1, 1], 1, 1, 1), ([0, 1, 2, 2], 0, 1, 0)):
+        commit_shard(study.folder, run, shard, table.take(rows), num_short=0)
+        found = audit_coverage(study, run.label)
+        assert (found.num_missing, found.num_doubled, found.num_alien) == (missing, doubled, alien)
+    other = table.set_column(0, table.schema.field(0), pa.array([3, 5, 7]))
+    commit_shard(study.folder, run, shard, other, num_short=0)
+    assert audit_coverage(study, run.label).num_alien == 1
 
 
 def test_models_are_added_to_an_import(tmp_path):
@@ -350,25 +231,6 @@ def test_control_of_some_models_is_refused(tmp_path):
     control = write(tmp_path / "control", "70m", 32, 4, {0: 1})
     with pytest.raises(ConfigError, match="control: files of 160m@step143000 in one group only"):
         import_scores(files, tmp_path / "study", control=[control])
-
-
-def test_scores_without_matches_are_not_exported(tmp_path):
-    """In mode `exact` no score below 1 is known: tables come out, per-sequence scores do not."""
-    study = run_study(make_study(tmp_path / "in", mode="exact"), tmp_path / "study")
-    save_findings(study, analyze(study), figures=False)
-    written = export_study(study, tmp_path / "export")
-    assert written.scores == []
-    assert written.tables
-    assert not (tmp_path / "export" / "scores").exists()
-
-
-def test_an_unfinished_study_is_not_exported(scored, tmp_path):
-    """A missing shard is refused before a file takes its place."""
-    study = run_study(make_study(tmp_path / "in"), tmp_path / "study")
-    next(iter((tmp_path / "study" / "scores" / "tiny").glob("member-*4.json"))).unlink()
-    with pytest.raises(StoreError, match="lack 1 of 3 shards"):
-        export_study(open_study(study.folder), tmp_path / "export")
-    assert not list((tmp_path / "export").rglob("*.csv"))
 
 
 def test_num_matched_counts_the_bits_of_each_continuation():

@@ -5,6 +5,7 @@ It reads every stored row and the selection anew; what the commits claim is not 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,8 +52,13 @@ _NOTHING = Coverage(num_sequences=0, num_short=0, num_expected=0, num_missing=0,
 
 
 def audit_coverage(study: Study, label: str) -> Coverage:
-    """What the scores of a model hold against what was selected; opens the corpora. Constant memory."""
+    """What the scores of a model hold against what was selected; opens the corpora. Constant memory.
+
+    Imported scores have no corpus: they are held against the sequences that the run's identity names by their hash.
+    """
     run = study.run(label)
+    if run.identity.mode == "imported":
+        return _audit_import(study, run)
     texts = open_texts(study.config)
     missing = set(outstanding_shards(study.folder, run))
     total = _count_strays(study.folder, run)
@@ -101,6 +107,32 @@ def audit_shard(
         num_doubled=int((counts - 1).clip(min=0).sum()),
         num_alien=int((~is_known).sum()),
     )
+
+
+def _audit_import(study: Study, run: Run) -> Coverage:
+    missing = set(outstanding_shards(study.folder, run))
+    total = _count_strays(study.folder, run)
+    hashes = {group: hashlib.sha256() for group in run.identity.groups}
+    for shard in run.shards:
+        rows = None if shard in missing else _read_rows(study.folder, run, shard)
+        sequence_ids, row_contexts = rows or (np.empty(0, np.int64), np.empty(0, np.int64))
+        is_known = np.isin(row_contexts, run.identity.contexts)
+        pairs = np.stack([sequence_ids[is_known], row_contexts[is_known]])
+        cells, counts = np.unique(pairs, axis=1, return_counts=True)
+        hashes[shard.group].update(np.unique(cells[0]).astype("<i8").tobytes())
+        num_sequences = shard.stop - shard.start
+        num_expected = num_sequences * len(run.identity.contexts)
+        total += Coverage(
+            num_sequences=num_sequences,
+            num_short=0,
+            num_expected=num_expected,
+            num_missing=num_expected - len(counts),
+            num_doubled=int((counts - 1).sum()),
+            num_alien=int((~is_known).sum()),
+        )
+    if any(hashes[group].hexdigest() != facts.selection for group, facts in run.identity.groups.items()):
+        return replace(total, num_alien=max(total.num_alien, 1))
+    return total
 
 
 def _read_rows(folder: Path, run: Run, shard: ShardRange) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
