@@ -11,12 +11,11 @@ from cyclopts import App, Group, Parameter
 
 from mnemoscope.config import CorpusConfig, CorpusFormat, Device, Dtype, Layout, Mode, ModelConfig, StudyConfig
 from mnemoscope.errors import ConfigError
+from mnemoscope.table_verbs import export, import_scores, show
 from mnemoscope.version import __version__
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from mnemoscope.store import Study
 
 app = App(
     name="mnemoscope",
@@ -239,34 +238,21 @@ def status(folder: Path, *, verify: Annotated[bool, Parameter(negative="")] = Fa
         sys.exit(1)
 
 
+for _verb in (show, export, import_scores):
+    app.command(_verb)
+
+
 def _run(config: StudyConfig, folder: Path, workers: str = "auto") -> None:
     """Score what is missing, analyse, draw, and print the tables and where everything lies."""
+    from mnemoscope.conclusion import conclude
     from mnemoscope.engines.local import LocalEngine
-    from mnemoscope.findings import analyze, of_final_models, save_findings
     from mnemoscope.progress import show_progress
-    from mnemoscope.report.tables import print_results
     from mnemoscope.run import run_study
 
     engine = LocalEngine("auto" if workers == "auto" else _whole_number("--workers", workers))
     with show_progress(sys.stderr) as progress:
         finished = run_study(config, folder, engine=engine, progress=progress, command=shlex.join(sys.argv))
-    results = analyze(finished)
-    figures = save_findings(finished, results)
-    console = _console()
-    print_results({name: of_final_models(finished, result) for name, result in results.items()}, console)
-    _print_places(finished, figures, console)
-
-
-def _print_places(finished: Study, figures: list[Path], console: Console) -> None:
-    console.print()
-    pictures = [path for path in figures if path.suffix == ".png"]
-    for what, path in (
-        ("scores", finished.folder / "scores"),
-        ("tables", finished.folder / "analyses"),
-        ("figures", finished.folder / "figures"),
-    ):
-        count = f" ({len(pictures)} as SVG and PNG)" if what == "figures" else ""
-        console.print(f"{what:9} {path}{count}", highlight=False, markup=False, soft_wrap=True)
+    conclude(finished)
 
 
 def _verify(folder: Path, console: Console) -> bool:

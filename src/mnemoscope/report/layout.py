@@ -13,6 +13,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from mnemoscope.report.escapes import escape
+
 LEFT = {"model", "run", "group", "state", "form", "remark", "along", "score", "predictor", "from"}
 FOLDED_WIDTH = 16
 PIPE_WIDTH = 1000
@@ -86,8 +88,8 @@ def console_width(console: Console) -> int:
 
 
 def literal(text: str, style: str = "") -> Text:
-    """Markup in a label is shown, not obeyed; control characters are dropped."""
-    return Text("".join(character for character in text if character.isprintable() or character == "\n"), style=style)
+    """Markup in a label is shown, not obeyed; control characters but for line ends are spelled out."""
+    return Text(escape(text, keep="\n", backslash=False), style=style)
 
 
 def fold_label(label: str) -> str:

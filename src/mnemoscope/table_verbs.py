@@ -1,0 +1,120 @@
+"""The verbs for single sequences and for tables that come and go: show, export, import-scores; `cli` has the others."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from mnemoscope.errors import ConfigError
+
+
+def show(
+    folder: Path,
+    sequence: int,
+    *,
+    model: str | None = None,
+    context: int | None = None,
+    group: Literal["member", "control"] = "member",
+) -> None:
+    """One sequence: context, truth and generation token under token, and its scores under every model.
+
+    Parameters
+    ----------
+    folder
+        Folder of the study.
+    sequence
+        Its sequence_id: the row of the corpus.
+    model
+        Whose generation is shown (default: the largest model's, at its last step).
+    context
+        After how many tokens (default: the first that was traced, else the shortest).
+    group
+        Whether it is a row of the corpus or of the control.
+    """
+    from rich.console import Console
+
+    from mnemoscope.report.sequence_text import print_sequence
+    from mnemoscope.sequences import read_sequence
+    from mnemoscope.store import open_study
+
+    view = read_sequence(open_study(folder), sequence, group=group, label=model, context=context)
+    print_sequence(view, Console())
+
+
+def export(folder: Path, *, out: Path | None = None, format: Literal["csv", "parquet"] = "csv") -> None:
+    """The tables of every analysis, and each model's scores sequence by sequence, as files.
+
+    Parameters
+    ----------
+    folder
+        Folder of the study.
+    out
+        Where the files go (default: `export` in the study's folder); those that are there are replaced.
+    format
+        Of all files. As csv, scores are idx,score in memorization_evals_MODEL_K_K+N_STEP.csv.
+    """
+    from rich.console import Console
+
+    from mnemoscope.exported import export_study
+    from mnemoscope.progress import show_progress
+    from mnemoscope.store import open_study
+
+    target = out or folder / "export"
+    with show_progress(sys.stderr) as progress:
+        written = export_study(open_study(folder), target, format=format, progress=progress)
+    console = Console()
+    scores = f"{len(written.scores)} files" if written.scores else "none: mode 'exact' has no scores below 1"
+    for line in (f"tables    {len(written.tables)} files", f"scores    {scores}", f"all in    {target}"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def import_scores(
+    files: list[str],
+    *,
+    out: Path,
+    control: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    parameters: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    join: Literal["same", "inner"] = "same",
+) -> None:
+    """Scores that were computed elsewhere as a study of their own: factors and transitions of idx,score files.
+
+    Parameters
+    ----------
+    files
+        memorization_evals_MODEL_K_K+N_STEP.csv, each also as .gz or .zst: files, globs or fsspec addresses.
+    out
+        Folder of the study; further models over the same sequences can be imported into the same one.
+    control
+        The same of text that the models never saw.
+    parameters
+        MODEL=COUNT: parameters outside the embeddings of a model that is not one of the Pythia suite.
+    join
+        Files over other sequences: `same` refuses them, `inner` takes the sequences that all files have.
+    """
+    from mnemoscope import imported
+    from mnemoscope.conclusion import conclude
+    from mnemoscope.progress import show_progress
+
+    sizes = dict(_size(text) for text in parameters or ())
+    with show_progress(sys.stderr) as progress:
+        finished = imported.import_scores(
+            files,
+            out,
+            control=control or (),
+            parameters=sizes,
+            join=join,
+            progress=progress,
+            command=shlex.join(sys.argv),
+        )
+    conclude(finished)
+
+
+def _size(text: str) -> tuple[str, int]:
+    model, _, count = text.rpartition("=")
+    if not model or not count.strip().isdecimal():
+        raise ConfigError(f"--parameters: {text!r} given; expected MODEL=COUNT")
+    return model, int(count)
