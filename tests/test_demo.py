@@ -42,6 +42,7 @@ RECIPE = Recipe(
     traced_path_tokens=16,
     continuations=(8, 16),
     rungs_over_time=("large",),
+    predicted_rungs=("small", "large"),
 )
 NUM_ROWS = 12 * 1 + 6 * 2 + 3 * 4
 

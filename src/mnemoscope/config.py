@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict
 
 from mnemoscope.errors import ConfigError
+from mnemoscope.prediction.settings import PREDICTORS
 
 Mode = Literal["exact", "graded"]
 StudyMode = Literal["exact", "graded", "imported"]
@@ -205,6 +206,9 @@ class PredictionConfig:
 
     models: tuple[str, ...] | None = None
     """Names of the models whose recitation is predicted (default: the last step of each)."""
+    predictors: tuple[str, ...] | None = None
+    """Which are trained, of transformer, transformer-facts, lstm, original, original-fixed, majority, index-rate,
+    logistic, boosting, boosting-full, smaller and earlier (default: all)."""
     num_seeds: int = 3
     """Predictors of each kind, trained from as many seeds."""
     use_frequency: bool = False
@@ -215,6 +219,9 @@ class PredictionConfig:
     def __post_init__(self) -> None:
         if self.num_seeds < 1:
             raise ConfigError(f"num_seeds: {self.num_seeds} given; expected 1 or more")
+        alien = [name for name in self.predictors or () if name not in PREDICTORS]
+        if alien or self.predictors == ():
+            raise ConfigError(f"predictors: {alien} given; expected some of {', '.join(PREDICTORS)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,8 +86,13 @@ class Recipe:
     """That of the continuations whose matched tokens make the strata of the traced sample."""
     traced_path_tokens: int = 32
     """Tokens of the continuation that are traced."""
-    prediction_seeds: int = 2
-    """Predictors of each kind that are trained on the traces."""
+    predicted_rungs: tuple[str, ...] = ("demo-0.1M", "demo-3M")
+    """The models whose recitation is predicted."""
+    predictors: tuple[str, ...] = (
+        *("transformer", "original", "majority", "index-rate", "logistic"),
+        *("boosting", "boosting-full", "smaller", "earlier"),
+    )
+    """What is trained to predict it; more would take more minutes."""
     seed: int = 0
     """Decides the order of the stream, which documents are repeated, and the first weights."""
 
@@ -278,7 +283,7 @@ def demo_study(assets: DemoAssets) -> StudyConfig:
             path_tokens=recipe.traced_path_tokens,
         ),
         counts=CountsConfig(),
-        prediction=PredictionConfig(num_seeds=recipe.prediction_seeds),
+        prediction=PredictionConfig(models=recipe.predicted_rungs, predictors=recipe.predictors, num_seeds=1),
     )
 
 
@@ -347,7 +352,7 @@ def _assets(home: Path, recipe: Recipe) -> DemoAssets:
 
 
 _STUDY_FIELDS = (
-    *("rungs_over_time", "contexts", "continuations", "prediction_seeds"),
+    *("rungs_over_time", "contexts", "continuations", "predicted_rungs", "predictors"),
     *("traced_contexts", "traced_continuation", "traced_path_tokens"),
 )
 

@@ -36,6 +36,7 @@ from mnemoscope.analyses.pairs import (
     count_pairs,
     same_cells,
 )
+from mnemoscope.analyses.prediction import PredictionResult, prediction
 from mnemoscope.analyses.samples import TraceSample, places
 from mnemoscope.analyses.score_counts import count_scores
 from mnemoscope.analyses.transitions import (
@@ -48,6 +49,7 @@ from mnemoscope.analyses.transitions import (
 )
 from mnemoscope.counts import read_counts
 from mnemoscope.files import write_atomically
+from mnemoscope.predictions import read_predictions
 from mnemoscope.store import Run, Study, encode_table, read_scores
 from mnemoscope.traces import has_traces, read_states, read_traces, traced_contexts, traced_continuation
 from mnemoscope.version import __version__
@@ -58,8 +60,8 @@ _COUNTED: Final = ("sequence_id", "group", "context", "num_repeats", "first_mism
 
 
 def analyze(study: Study) -> dict[str, AnalysisResult]:
-    """Every analysis that the stored tables allow, by name: those of scores, of traces where a study has them, and of
-    corpus frequency where it has counts.
+    """Every analysis that the stored tables allow, by name: those of scores, of traces where a study has them, of
+    corpus frequency where it has counts, and of predictions.
     """
     duplicates = _find_duplicates(study)
     results: dict[str, AnalysisResult] = {
@@ -70,6 +72,9 @@ def analyze(study: Study) -> dict[str, AnalysisResult]:
         results["transitions"] = transitions(compared)
     if study.config.traces is not None:
         results |= _analyze_traces(study)
+    predicted = read_predictions(study)
+    if predicted is not None and predicted.num_rows:
+        results["prediction"] = prediction(predicted)
     return results
 
 
@@ -125,6 +130,7 @@ def _draw(result: AnalysisResult, folder: Path) -> list[Path]:
     from mnemoscope.report.curve_figures import curve_specs
     from mnemoscope.report.embedding_figures import embedding_specs
     from mnemoscope.report.figures import figure_specs, save_specs
+    from mnemoscope.report.prediction_figures import prediction_specs
     from mnemoscope.report.transition_figures import transition_specs
 
     match result:
@@ -136,6 +142,8 @@ def _draw(result: AnalysisResult, folder: Path) -> list[Path]:
             return save_specs(curve_specs(result), folder)
         case EmbeddingsResult():
             return save_specs(embedding_specs(result), folder)
+        case PredictionResult():
+            return save_specs(prediction_specs(result), folder)
         case _:
             return []
 

@@ -2,7 +2,8 @@
 
 Everything that can be refused is refused before anything is written. What a shard holds depends on the run's
 identity and its own range alone, so a study that was killed and finished is the same, bit for bit (but for the last
-digits of floats where memory ran out in one of the runs and its batches were halved).
+digits of floats where another number of threads added them up: `engines.processes` divides the cores among workers;
+or where memory ran out in one of the runs and its batches were halved, which is logged).
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from mnemoscope.config import ModelConfig, StudyConfig
 from mnemoscope.counts import plan_study_counts, write_counts
 from mnemoscope.engines import Engine, Once
 from mnemoscope.engines.local import LocalEngine
-from mnemoscope.errors import ModelError
+from mnemoscope.errors import ConfigError, ModelError
 from mnemoscope.files import remove_abandoned
 from mnemoscope.identity import ModelIdentity, RunIdentity
 from mnemoscope.manifest import remove_manifest, write_manifest
+from mnemoscope.predictions import PredictionPlan, plan_predictions, transfer_of, write_predictions, write_transfer
 from mnemoscope.progress import Progress
 from mnemoscope.scorer import ScorerFactory, facts_of
 from mnemoscope.shards import SCORES_FORMAT, ShardRange
@@ -74,6 +76,7 @@ def run_study(
     for model in config.models:
         _run_model(job, model)
     _count(job)
+    _predict(job)
     with study_lock(folder):
         study = open_study(folder)
         if not write_manifest(study, command=command, duration_seconds=time.monotonic() - began):
@@ -240,8 +243,8 @@ def _describe_run(job: _Job, model: ModelConfig, identity: ModelIdentity, batch_
 
 def _remove_leftovers(folder: Path, run: Run) -> None:
     """Remove the temporary files of dead runs."""
-    kept = (run_folder(folder, run.label), folder / "traces" / run.label, folder / "counts")
-    for each in (folder, *kept, folder / "analyses", folder / "figures"):
+    kept = (run_folder(folder, run.label), *(folder / name / run.label for name in ("traces", "predictions")))
+    for each in (folder, *kept, folder / "counts", folder / "analyses", folder / "figures"):
         remove_abandoned(each)
 
 
@@ -307,6 +310,30 @@ def _count(job: _Job) -> None:
         engine=job.engine,
         progress=lambda num_read, num_rows: job.progress("counts, rows of the corpus", num_read, num_rows),
     )
+
+
+def _predict(job: _Job) -> None:
+    """Fit predictors to the traces of each final model, and try each model's on the others, unless that is done."""
+    study = open_study(job.folder)
+    plans = [plan for plan in plan_predictions(study) if _is_fitted(job, study, plan)]
+    for plan in plans:
+        derived, key = transfer_of(plan, plans)
+        if len(plans) > 1 and not derived.is_current(key):
+            remove_manifest(job.folder)
+            write_transfer(study, plan, plans)
+
+
+def _is_fitted(job: _Job, study: Study, plan: PredictionPlan) -> bool:
+    """Whether a model's predictors are there, now; said and left out where it has too few sequences to learn from."""
+    if plan.derived.is_current(plan.key):
+        return True
+    remove_manifest(job.folder)
+    try:
+        write_predictions(study, plan, progress=job.progress)
+    except ConfigError as error:
+        _log.warning("%s, k = %d: no predictions: %s", plan.run.label, plan.context, error)
+        return False
+    return True
 
 
 def _say_nothing(label: str, num_done: int, num_sequences: int) -> None:

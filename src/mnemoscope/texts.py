@@ -70,17 +70,18 @@ def open_texts(config: StudyConfig, *, first_model: ModelConfig | None = None) -
 
     `first_model` is the study's first where `config` only adds to a study that is there.
     """
-    tokenizer = _tokenizer_source(first_model or config.models[0])
-    texts: dict[str, GroupText] = {}
-    for group, section in config.groups.items():
-        corpus = open_corpus(section, default_tokenizer=tokenizer)
-        texts[group] = GroupText(
-            config=section,
-            corpus=corpus,
-            selection=select_sequences(section, corpus),
-            window_tokens=config.grid.window_tokens,
-        )
-    return texts
+    return {
+        group: open_text(section, window_tokens=config.grid.window_tokens, model=first_model or config.models[0])
+        for group, section in config.groups.items()
+    }
+
+
+def open_text(section: CorpusConfig, *, window_tokens: int, model: ModelConfig) -> GroupText:
+    """A corpus of its own, of which windows of some length are read; with the model's tokenizer unless it has one."""
+    corpus = open_corpus(section, default_tokenizer=_tokenizer_source(model))
+    return GroupText(
+        config=section, corpus=corpus, selection=select_sequences(section, corpus), window_tokens=window_tokens
+    )
 
 
 def check_fit(text: GroupText, model: ModelIdentity, *, label: str) -> None:

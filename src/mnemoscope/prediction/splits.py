@@ -18,7 +18,7 @@ from mnemoscope.corpus.draws import hash_counters
 SHARES: Final = (("train", 0.6), ("validation", 0.2), ("test", 0.2))
 """Of the members' clusters, in expectation."""
 _SPLIT_STREAM: Final = 0x5911_7000_0000_0000
-"""Apart from the numbers that draw the traced sample by sequence: of one stream, the test would be what it leaves out."""
+"""Apart from the stream that draws the traced sample by sequence: else the test would be what that leaves out."""
 
 
 def assign_splits(cluster_R: NDArray[np.int64], group_R: NDArray[np.str_], *, seed: int) -> NDArray[np.str_]:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from mnemoscope.analyses import AnalysisResult
 from mnemoscope.analyses.factors import FactorsResult
+from mnemoscope.analyses.prediction import PredictionResult
 from mnemoscope.intervals import share_decimals
 from mnemoscope.report.cells import SMALL, SMALL_CAPTION, percent
 from mnemoscope.report.layout import (
@@ -28,6 +29,7 @@ from mnemoscope.report.layout import (
     spread_labels,
 )
 from mnemoscope.report.perspective_tables import perspective_tables
+from mnemoscope.report.prediction_table import prediction_tables
 from mnemoscope.report.rows import (
     Record,
     along_both_lengths,
@@ -59,8 +61,14 @@ def print_results(results: Mapping[str, AnalysisResult], console: Console) -> No
 def print_tables(result: AnalysisResult, console: Console) -> None:
     """Prints every table that has rows; as wide as the terminal, or as it needs to be in a pipe."""
     width = console_width(console)
-    build = factor_tables if isinstance(result, FactorsResult) else perspective_tables
-    for number, table in enumerate(build(result, width)):  # pyright: ignore[reportArgumentType]  one of its own kind
+    match result:
+        case FactorsResult():
+            tables: Iterable[Table] = factor_tables(result, width)
+        case PredictionResult():
+            tables = prediction_tables(result, width)
+        case _:
+            tables = perspective_tables(result, width)
+    for number, table in enumerate(tables):
         if number:
             console.print()
         print_table(table, console)
