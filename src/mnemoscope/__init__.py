@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     from mnemoscope.corpus import open_corpus, read_windows, select_sequences
     from mnemoscope.engines.local import LocalEngine
     from mnemoscope.errors import MnemoscopeError
+    from mnemoscope.exported import export_study
     from mnemoscope.facts import MatchFacts
     from mnemoscope.findings import analyze, save_findings
+    from mnemoscope.imported import import_scores
     from mnemoscope.model import CausalLM, load_model, wrap_network
     from mnemoscope.run import run_study
     from mnemoscope.scoring import score_sequences
+    from mnemoscope.sequences import read_sequence
     from mnemoscope.store import Study, matched_bits, open_study, read_scores
     from mnemoscope.study_file import load_study
 
@@ -36,11 +39,14 @@ _HOME = {
     "corpus": ("open_corpus", "read_windows", "select_sequences"),
     "engines.local": ("LocalEngine",),
     "errors": ("MnemoscopeError",),
+    "exported": ("export_study",),
     "facts": ("MatchFacts",),
     "findings": ("analyze", "save_findings"),
+    "imported": ("import_scores",),
     "model": ("CausalLM", "load_model", "wrap_network"),
     "run": ("run_study",),
     "scoring": ("score_sequences",),
+    "sequences": ("read_sequence",),
     "store": ("Study", "matched_bits", "open_study", "read_scores"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -69,6 +75,9 @@ __all__ = [  # noqa: RUF022  in the order of the modules
     "matched_bits",
     "open_study",
     "read_scores",
+    "import_scores",
+    "export_study",
+    "read_sequence",
 ]
 
 

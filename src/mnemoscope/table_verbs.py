@@ -73,7 +73,7 @@ def export(folder: Path, *, out: Path | None = None, format: Literal["csv", "par
 
 
 def import_scores(
-    files: list[str],
+    files: Annotated[list[str], Parameter(negative="")],
     *,
     out: Path,
     control: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,

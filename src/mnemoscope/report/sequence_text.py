@@ -70,7 +70,8 @@ def _print(line: str | Text, console: Console, style: str = "") -> None:
 
 
 def _head(view: SequenceView) -> Iterator[str]:
-    copies = "" if view.num_repeats is None else f", {view.num_repeats} copies in the training stream"
+    noun = "copy" if view.num_repeats == 1 else "copies"
+    copies = "" if view.num_repeats is None else f", {view.num_repeats} {noun} in the training stream"
     place = "" if view.offset is None else f", window from token {view.offset} of its row"
     yield f"sequence {view.sequence_id}, {view.group}{copies}{place}"
     yield f"model {view.model}, context k = {view.context}, continuations n = {', '.join(map(str, view.continuations))}"
