@@ -217,6 +217,67 @@ def score(
 
 
 @app.command
+def predict(
+    folder: Path,
+    *,
+    model: str | None = None,
+    corpus: Annotated[list[str] | None, Parameter(group=_CORPUS, consume_multiple=True, negative="")] = None,
+    sample: Annotated[int | None, Parameter(group=_CORPUS)] = None,
+    seed: Annotated[int, Parameter(group=_CORPUS)] = 0,
+    context: Annotated[int | None, Parameter(group=_GRID)] = None,
+    continuation: Annotated[int | None, Parameter(group=_GRID)] = None,
+    top: int = 20,
+    out: Path | None = None,
+) -> None:
+    """Rank sequences by the risk that a model recites them, from their contexts alone: nothing is decoded.
+
+    Parameters
+    ----------
+    folder
+        Folder of a study with a [prediction] section: its predictors are used.
+    model
+        Name of the model in the study (default: the largest that is predicted).
+    corpus
+        Other files than the study's corpus, read the same way.
+    sample
+        Rank this many rows, drawn at random (default: all).
+    seed
+        Seed of --sample.
+    context
+        Context length k in tokens (default: the first that was traced).
+    continuation
+        Continuation length n in tokens (default: the longest that predictors were fit to).
+    top
+        How many are printed.
+    out
+        File of the whole ranking, .parquet or .csv (default: predictions/MODEL-ranking.parquet in the study).
+    """
+    from dataclasses import replace
+
+    from mnemoscope.progress import show_progress
+    from mnemoscope.ranking import rank_corpus, save_ranking
+    from mnemoscope.report.layout import print_table
+    from mnemoscope.report.ranking_table import ranking_table
+    from mnemoscope.store import open_study
+
+    opened = open_study(folder)
+    reading = opened.config.corpus
+    if corpus:
+        reading = replace(reading, path=tuple(corpus), sequences=None)
+    if sample is not None:
+        reading = replace(reading, sequences=None, sample=sample, seed=seed)
+    with show_progress(sys.stderr) as progress:
+        ranking = rank_corpus(
+            opened, reading, label=model, context=context, continuation=continuation, progress=progress
+        )
+    path = out or folder / "predictions" / f"{ranking.label}-ranking.parquet"
+    save_ranking(ranking, path)
+    console = _console()
+    print_table(ranking_table(ranking, top=top), console)
+    console.print(f"\nranking   {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command
 def status(folder: Path, *, verify: Annotated[bool, Parameter(negative="")] = False) -> None:
     """How far a study is; with --verify also whether its tables are undamaged and complete.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -78,7 +79,7 @@ def load_predictor(path: Path) -> Fitted:
         )
     except FileNotFoundError as error:
         raise StoreError(f"{error.filename}: not there; expected a saved predictor") from error
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise StoreError(f"{path}: not a saved predictor ({error}); expected what mnemoscope wrote") from error
 
 
