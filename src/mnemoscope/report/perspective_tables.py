@@ -144,9 +144,7 @@ def _embedding_tables(result: EmbeddingsResult, width: int) -> Iterator[Table]:
         Column("spread\n/ scatter", [with_interval(row, "spread_per_scatter") for row in rows]),
         Column("order\n(Spearman)", [with_interval(row, "order") for row in rows]),
         Column("early to late\nspread", [with_interval(row, "spread_change", sign=True) for row in rows]),
-        Column(
-            "probe\n%", ["" if row is None or row["accuracy"] is None else percent(row, "accuracy") for row in probe]
-        ),
+        Column("probe\n%", [_accuracy(row) for row in probe]),
         Column("guess\n%", [_share(row, "majority_accuracy") for row in probe]),
     ]
     labels = Column("model", [fold_label(row["model"]) for row in rows])
