@@ -1,22 +1,20 @@
 """One sequence of a study: everything that is stored of it, and its text where the corpus is at hand.
 
 What is not known is None, and a note says why: the corpus has moved, the sequence was not traced, scores were imported.
-Axes: W window tokens, n index in the continuation, P tokens of the traced path (context and continuation), N
-continuations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from mnemoscope.errors import ConfigError, CorpusError, StoreError
+from mnemoscope.sequence_view import SequenceScore, SequenceView, Trace
 from mnemoscope.shards import ShardRange, hash_windows, matched_bits, num_matched
 from mnemoscope.store import Group, Run, Study, read_shard, shard_path, step_rank
 from mnemoscope.texts import open_texts
@@ -24,8 +22,6 @@ from mnemoscope.traces import has_traces, read_traces
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-IntArray = NDArray[np.int64]
 
 
 class _Place(NamedTuple):
@@ -36,59 +32,6 @@ class _Place(NamedTuple):
     group: Group
     sequence_id: int
     context: int
-
-
-class SequenceScore(NamedTuple):
-    """What a model did with the sequence at one context."""
-
-    model: str
-    context: int
-    num_matched: tuple[int | None, ...]
-    """Per continuation; in mode `exact` known of full matches only."""
-    first_mismatch: int | None
-    """Index in the continuation; the longest continuation's length where there is none, None where unknown."""
-    log_probability: tuple[float | None, ...]
-    """Per continuation, of the truth, in nats."""
-
-
-class Trace(NamedTuple):
-    """What the model said, token by token, where the sequence was traced at this context."""
-
-    true_tokens_P: IntArray
-    generated_tokens_P: IntArray
-    """In the context what the model would have said next; -1 at index 0."""
-    entropy_P: NDArray[np.float64]
-    """Nats; NaN at index 0."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SequenceView:
-    """A sequence as one model and one context see it, and its scores under all."""
-
-    sequence_id: int
-    group: Group
-    model: str
-    context: int
-    """Tokens."""
-    continuations: tuple[int, ...]
-    """Tokens, ascending."""
-    offset: int | None
-    """Tokens from the start of the row to the window."""
-    num_repeats: int | None
-    """Copies in the training stream."""
-    tokens: tuple[int, ...] | None
-    """The true tokens from the window's start on: k + n_max of them from the corpus, fewer from a trace."""
-    matched: tuple[bool | None, ...] | None
-    """Per index of the continuation: generated token == true token."""
-    first_mismatch: int | None
-    """Index in the continuation; the longest continuation's length where there is none."""
-    trace: Trace | None
-    texts: dict[int, str] | None
-    """The text of each token that is text by itself; None without a tokenizer."""
-    scores: tuple[SequenceScore, ...]
-    """By model, in the study's order, and by context."""
-    notes: tuple[str, ...]
-    """What is not known, and why."""
 
 
 def read_sequence(

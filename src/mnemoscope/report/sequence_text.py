@@ -16,7 +16,7 @@ from rich.text import Text
 
 from mnemoscope.report.escapes import escape
 from mnemoscope.report.layout import PIPE_WIDTH, Column, console_width, lay_out_pieces, literal, print_table
-from mnemoscope.sequences import SequenceView
+from mnemoscope.sequence_view import SequenceView
 
 WIDTH_IN_PIPE: Final = 100
 MAX_CELL: Final = 24
