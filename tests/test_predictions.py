@@ -15,7 +15,8 @@ from mnemoscope.config import CorpusConfig, CountsConfig, ModelConfig, Predictio
 from mnemoscope.errors import ConfigError, CorpusError
 from mnemoscope.findings import analyze
 from mnemoscope.predictions import plan_predictions, predictor_path, read_examples, read_predictions, settings_of
-from mnemoscope.ranking import count_forwards, rank_corpus, save_ranking
+from mnemoscope.ranker import rank_corpus
+from mnemoscope.ranking import count_forwards, save_ranking
 from mnemoscope.report.layout import print_table
 from mnemoscope.report.ranking_table import ranking_table
 from mnemoscope.run import run_study

@@ -255,7 +255,8 @@ def predict(
     from dataclasses import replace
 
     from mnemoscope.progress import show_progress
-    from mnemoscope.ranking import rank_corpus, save_ranking
+    from mnemoscope.ranker import rank_corpus
+    from mnemoscope.ranking import save_ranking
     from mnemoscope.report.layout import print_table
     from mnemoscope.report.ranking_table import ranking_table
     from mnemoscope.store import open_study
