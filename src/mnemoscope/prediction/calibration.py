@@ -57,7 +57,9 @@ def fit_calibration(chain: ChainLogits, matched_Rn: Tensor, weights_R: Floats) -
     share_R = torch.from_numpy(weights_R / weights_R.sum() * num_effective)
     numbers = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     deviations = torch.tensor(_DEVIATIONS, dtype=torch.float64)
-    optimizer = torch.optim.LBFGS([numbers], max_iter=_MOST_STEPS, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [numbers], max_iter=_MOST_STEPS, tolerance_grad=1e-3, tolerance_change=1e-6, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> Tensor:
         optimizer.zero_grad()

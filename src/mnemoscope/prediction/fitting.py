@@ -149,7 +149,9 @@ def fit_predictors(
                 "trace more of them ([traces] per_stratum)"
             )
     job = _Job(examples, splits, settings, continuations)
-    plans = [(task, name, seed) for task, name in predictors_of(examples, settings) for seed in seeds]
+    plans: list[tuple[Task, str, int]] = [
+        (task, name, seed) for task, name in predictors_of(examples, settings) for seed in seeds
+    ]
     num_threads = num_threads or min(len(plans), os.cpu_count() or 1)
     with _one_thread_each(), ThreadPoolExecutor(max(1, num_threads)) as pool:
         fits = [pool.submit(_fit, job, task, name, seed) for task, name, seed in plans]

@@ -103,12 +103,12 @@ class Network(nn.Module):
     def forward(self, inputs: Inputs, noise: Generator | None = None) -> ChainLogits:
         """The chain of B sequences."""
         shape = self.shape
-        context_BkF = _drop(inputs.context_facts, shape.feature_dropout, noise)
+        context_BkF = drop(inputs.context_facts, shape.feature_dropout, noise)
         if inputs.context_states is not None:
             states_BkS = self.context_states(_drop_states(inputs.context_states, shape.state_dropout, noise))
             context_BkF = torch.cat([context_BkF, states_BkS], dim=-1)
         context_BkW = self.context_step(context_BkF) + self.context_position
-        steps_BLW = self.query + self.summary(_drop(inputs.summary, shape.feature_dropout, noise))[:, None]
+        steps_BLW = self.query + self.summary(drop(inputs.summary, shape.feature_dropout, noise))[:, None]
         if self.decode_step is not None and inputs.decode_facts is not None:
             decode_BLF = inputs.decode_facts
             if inputs.decode_states is not None:
@@ -184,9 +184,9 @@ class _Block(nn.Module):
         keys_BTW, values_BTW = self.telling(seen_BTW).chunk(2, dim=-1)
         asked, told, value = (self._split(tensor) for tensor in (self.asking(normed_BLW), keys_BTW, values_BTW))
         joined_BLW = F.scaled_dot_product_attention(asked, told, value).transpose(1, 2).flatten(2)
-        steps_BLW = steps_BLW + _drop(self.joining(joined_BLW), self.dropout, noise)
+        steps_BLW = steps_BLW + drop(self.joining(joined_BLW), self.dropout, noise)
         hidden_BLW = self.narrowing(F.gelu(self.widening(self.hidden_norm(steps_BLW))))
-        return steps_BLW + _drop(hidden_BLW, self.dropout, noise)
+        return steps_BLW + drop(hidden_BLW, self.dropout, noise)
 
     def _split(self, tensor_BTW: Tensor) -> Tensor:
         return tensor_BTW.unflatten(2, (self.heads, -1)).transpose(1, 2)
@@ -204,11 +204,11 @@ class _Lstm(nn.Module):
     def forward(self, context_BkW: Tensor, steps_BLW: Tensor, noise: Generator | None) -> Tensor:
         all_BTW = torch.cat([context_BkW, steps_BLW], dim=1)
         for layer in self.layers:
-            all_BTW = all_BTW + _drop(layer(all_BTW)[0], self.dropout, noise)
+            all_BTW = all_BTW + drop(layer(all_BTW)[0], self.dropout, noise)
         return all_BTW[:, context_BkW.shape[1] :]
 
 
-def _drop(values: Tensor, share: float, noise: Generator | None) -> Tensor:
+def drop(values: Tensor, share: float, noise: Generator | None) -> Tensor:
     """Inverted dropout with the given noise."""
     if noise is None or not share:
         return values
@@ -219,9 +219,13 @@ def _drop_states(states_BTS: Tensor, share: float, noise: Generator | None) -> T
     """Dropout of values, and of all states of a sequence, so that the facts are learned to suffice."""
     if noise is None or not share:
         return states_BTS
-    whole_B11 = _kept(torch.Size([len(states_BTS), 1, 1]), share, noise) * (1 - share)
-    return states_BTS * whole_B11 * _kept(states_BTS.shape, share, noise)
+    whole_B11 = _kept(torch.Size([len(states_BTS), 1, 1]), share, noise) > 0
+    return states_BTS * (_kept(states_BTS.shape, share, noise) * whole_B11)
 
 
 def _kept(shape: torch.Size, share: float, noise: Generator) -> Tensor:
-    return (torch.rand(shape, generator=noise) >= share) / (1 - share)
+    """1 / (1 - share) where kept, else 0; a byte of noise per value, four times as fast as a float: share in 256ths."""
+    words = torch.empty(-(-shape.numel() // 8), dtype=torch.int64).random_(-(2**63), None, generator=noise)
+    num_dropped = round(256 * share)
+    kept = words.view(torch.uint8)[: shape.numel()].view(shape) >= num_dropped
+    return kept * (256 / (256 - num_dropped))

@@ -46,7 +46,7 @@ class PredictionSettings:
 
     predictors: tuple[str, ...] = tuple(PREDICTORS)
     """Which are trained; see `PREDICTORS`."""
-    width: int = 48
+    width: int = 32
     """Of the networks' residual stream; a multiple of `heads`."""
     layers: int = 4
     """Of the Transformer: the first half reads the context, the rest attends from the continuation to all."""
@@ -60,20 +60,22 @@ class PredictionSettings:
     """Of hidden states: the share of values, and the share of sequences that are shown none."""
     state_width: int = 8
     """Dimensions that hidden states are projected to first: few, as there are hundreds of sequences."""
-    epochs: int = 16
+    epochs: int = 12
     """At most; the learning rate falls to zero over them."""
-    patience: int = 6
+    num_shown: int = 12_000
+    """Sequences shown in all, from which fewer epochs follow where there are thousands; never under 3."""
+    patience: int = 5
     """Epochs without a smaller validation loss after which training ends."""
     batch_size: int = 32
     """Sequences per step."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-2
     """At its peak."""
     weight_decay: float = 0.05
     """Of matrices."""
-    original_width: int | None = 64
+    original_width: int | None = 32
     """Of the original architecture, to which states are projected; None for the states' own width, as published."""
-    original_batch_size: int = 128
-    """Sequences that the original attends across, in training and in testing."""
+    original_batch_size: int = 64
+    """Sequences that the original attends across, in training and in testing; published with 128."""
     use_frequency: bool = False
     """Show the corpus frequencies of the context's n-grams."""
     use_copies: bool = False
@@ -93,9 +95,16 @@ class PredictionSettings:
         rates = (self.dropout, self.feature_dropout, self.state_dropout)
         if not all(0 <= rate < 1 for rate in rates):
             raise ConfigError(f"prediction: dropout rates {rates} given; expected 0 to below 1")
-        counts = (self.epochs, self.patience, self.batch_size, self.original_batch_size, self.state_width)
+        counts = (
+            self.epochs,
+            self.num_shown,
+            self.patience,
+            self.batch_size,
+            self.original_batch_size,
+            self.state_width,
+        )
         if min(counts) < 1:
             raise ConfigError(
-                f"prediction: epochs, patience, batch_size, original_batch_size, state_width {counts} given; "
-                "expected 1 or more of each"
+                f"prediction: {counts} given for epochs, num_shown, patience, batch_size, original_batch_size, "
+                "state_width; expected 1 or more of each"
             )

@@ -26,6 +26,7 @@ Integers = NDArray[np.int64]
 
 ROWS_AT_ONCE = 256
 """Sequences per batch where nothing is trained."""
+_FEWEST_EPOCHS = 3
 _WARM_SHARE = 0.2
 _LARGEST_GRADIENT = 1.0
 
@@ -84,15 +85,16 @@ def train_network(
     order, noise = np.random.default_rng([seed, 1]), Generator().manual_seed(2 * seed + 1)
     matched_RL = torch.from_numpy(examples.labels)
     steps_per_epoch = -(-len(train) // settings.batch_size)
+    num_epochs = min(settings.epochs, max(_FEWEST_EPOCHS, round(settings.num_shown / len(train))))
     cycle = Cycle(
         network,
-        num_steps=settings.epochs * steps_per_epoch,
+        num_steps=num_epochs * steps_per_epoch,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
     )
     best = Trained(network, reader.features.states, -1, float("inf"))
     kept = snapshot(network)
-    for epoch in range(settings.epochs):
+    for epoch in range(num_epochs):
         for rows in np.array_split(order.permutation(train), steps_per_epoch):
             chain = network(reader.read(examples, rows), noise)
             losses_R = negative_log_likelihoods(to_markov(chain), matched_RL[rows])
