@@ -88,10 +88,11 @@ def test_calibration_finds_the_shift_and_coupling_that_made_the_bits():
 
 
 def test_the_balanced_prior_weighs_every_number_of_matches_alike():
-    """3 of one number and 1 of another: each number weighs 2 in all; the natural prior keeps design weights."""
-    num_matched, design = np.array([0, 0, 0, 4]), np.array([10.0, 10.0, 10.0, 30.0])
+    """3 of one number and 1 of another: each number weighs 2 in all, within it by design; natural keeps the design."""
+    num_matched, design = np.array([0, 0, 0, 4]), np.array([10.0, 10.0, 20.0, 30.0])
     balanced = prior_weights(num_matched, design, "balanced")
     assert balanced[:3].sum() == pytest.approx(balanced[3])
+    assert balanced[2] == pytest.approx(2 * balanced[0])
     natural = prior_weights(num_matched, design, "natural")
     np.testing.assert_allclose(natural / natural[0], design / 10)
     assert Calibration(1.0, 0.0, 0.0).apply(drawn(3)).emission_RL.equal(drawn(3).emission_RL)

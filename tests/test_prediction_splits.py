@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from mnemoscope.prediction.examples import build_examples
 from mnemoscope.prediction.splits import assign_splits
 from mnemoscope.sampling import draw_sample
 
@@ -55,3 +56,37 @@ def test_the_split_does_not_follow_the_draw_of_the_sample(seed):
     sample = draw_sample([table], context=8, continuation=8, n_max=8, per_stratum=2000, seed=seed)
     split_R = assign_splits(sample.sequence_id, np.full(2000, "member"), seed=seed)
     assert abs((split_R == "test").sum() - 400) < 5 * np.sqrt(2000 * 0.2 * 0.8)
+
+
+def test_rows_that_share_their_context_are_on_one_side():
+    """Boilerplate with different tails: two windows that differ behind the context alone share a cluster."""
+    tokens = np.random.default_rng(0).integers(0, 50, (6, 12))
+    tokens[3:, :8] = tokens[:3, :8]  # rows 3 to 5 repeat the contexts of rows 0 to 2
+    num_rows, window, k = 6, 12, 8
+    traces = pa.table(
+        {
+            "sequence_id": np.arange(num_rows),
+            "group": pa.array(["member"] * num_rows).dictionary_encode(),
+            "offset": np.zeros(num_rows, np.int64),
+            "context": np.full(num_rows, k, np.int32),
+            "num_matched": np.zeros(num_rows, np.int32),
+            "design_weight": np.ones(num_rows),
+            **{
+                name: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), window)
+                for name, values in {
+                    "true_token": tokens.astype(np.int32),
+                    "generated_token": tokens.astype(np.int32),
+                    "rank": np.zeros((num_rows, window), np.int32),
+                    **{
+                        name: np.zeros((num_rows, window), np.float32)
+                        for name in ("entropy", "log_probability", "margin")
+                    },
+                }.items()
+            },
+        }
+    )
+    counts = traces.select(["sequence_id", "group", "offset"]).append_column("cluster", pa.array(np.arange(num_rows)))
+    states = np.zeros((num_rows, window - 1, 4), np.float16)
+    examples = build_examples(traces, states, counts, model="tiny")
+    assert examples.cluster[:3].tolist() == examples.cluster[3:].tolist()
+    assert len(set(examples.cluster.tolist())) == 3

@@ -240,7 +240,7 @@ def predict(
     corpus
         Other files than the study's corpus, read the same way.
     sample
-        Rank this many rows, drawn at random (default: all).
+        Rank this many rows, drawn at random (default: all of --corpus, or the study's own sequences).
     seed
         Seed of --sample.
     context
@@ -264,7 +264,7 @@ def predict(
     opened = open_study(folder)
     reading = opened.config.corpus
     if corpus:
-        reading = replace(reading, path=tuple(corpus), sequences=None)
+        reading = replace(reading, path=tuple(corpus), sequences=None, sample=None)
     if sample is not None:
         reading = replace(reading, sequences=None, sample=sample, seed=seed)
     with show_progress(sys.stderr) as progress:

@@ -11,6 +11,7 @@ analysis `prediction` judges it. Nothing here needs a network; fitting is in `pr
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +26,7 @@ from mnemoscope.derived import Derived, key_of
 from mnemoscope.errors import ConfigError
 from mnemoscope.prediction.settings import PREDICTORS, TASKS, PredictionSettings
 from mnemoscope.progress import Progress
-from mnemoscope.store import GROUPS, Run, Study, encode_table, final_runs, read_scores, step_rank
+from mnemoscope.store import GROUPS, Run, Study, encode_table, final_runs, outstanding_shards, read_scores, step_rank
 from mnemoscope.traces import (
     has_traces,
     path_tokens,
@@ -51,7 +52,7 @@ COLUMNS: Final[dict[str, tuple[pa.DataType, str]]] = {
     "prior": (pa.string(), "balanced (each number of matches alike) or natural (design weights): what it is fit to"),
     "sequence_id": (pa.int64(), "row of the corpus, from 0"),
     "group": (pa.string(), "member or control"),
-    "cluster": (pa.int64(), "sequences with the same window share it"),
+    "cluster": (pa.int64(), "sequences with the same context share it: no two of them on two sides of the split"),
     "split": (pa.string(), "test, or control: never trained on"),
     "design_weight": (pa.float64(), "sequences that this one stands for"),
     "num_matched": (pa.int32(), "matches among the first n: what is predicted"),
@@ -111,10 +112,13 @@ def plan_predictions(study: Study) -> list[PredictionPlan]:
 def hints_of(study: Study, run: Run, finals: Mapping[str, Run]) -> dict[str, str]:
     """Runs whose matches may tell a run's, by name: `smaller: LABEL` final models, `earlier: LABEL` checkpoints."""
     size = run.identity.model.num_non_embedding_parameters
-    smaller = [other for other in finals.values() if other.identity.model.num_non_embedding_parameters < size]
+    whole = [other for other in study.runs.values() if not outstanding_shards(study.folder, other)]
+    smaller = [
+        other for other in whole if other.label in finals and other.identity.model.num_non_embedding_parameters < size
+    ]
     earlier = [
         other
-        for other in study.runs.values()
+        for other in whole
         if other.source == run.source and step_rank(other.training_step) < step_rank(run.training_step)
     ]
     return {f"smaller: {other.label}": other.label for other in smaller} | {
@@ -176,11 +180,29 @@ def write_predictions(study: Study, plan: PredictionPlan, *, progress: Progress)
         continuations=plan.continuations,
         progress=lambda num_done, num_all: progress(f"{plan.run.label} predictors", num_done, num_all),
     )
+    plan.derived.path(".json").unlink(missing_ok=True)
+    if plan.predictors.exists():
+        shutil.rmtree(plan.predictors)
+    plan.predictors.mkdir(parents=True)
     for one in fitted:
         if one.name in SAVED:
-            plan.predictors.mkdir(parents=True, exist_ok=True)
             save_predictor(one, predictor_path(plan, one.name, task=one.task, seed=one.seed))
     _commit(plan.derived, plan.key, [evaluate_predictor(one, examples, settings) for one in fitted])
+
+
+def is_fitted(study: Study, plan: PredictionPlan) -> bool:
+    """Whether a model's predictions are there, undamaged and current, and so are the predictors that are kept."""
+    chosen = settings_of(study.config).predictors
+    num_seeds = (study.config.prediction or PredictionConfig()).num_seeds
+    saved = [
+        path.with_name(path.name + suffix)
+        for name in SAVED
+        if name in chosen
+        for task in TASKS
+        for path in (predictor_path(plan, name, task=task, seed=seed) for seed in range(num_seeds))
+        for suffix in (".safetensors", ".json")
+    ]
+    return plan.derived.is_current(plan.key) and all(path.is_file() for path in saved)
 
 
 def predictor_path(plan: PredictionPlan, name: str, *, task: str, seed: int) -> Path:
@@ -220,10 +242,10 @@ def predictions_of(folder: Path, label: str, context: int) -> Derived:
 
 
 def read_predictions(study: Study) -> pa.Table | None:
-    """All predictions of a study, model by model from small to large; None where there are none."""
-    plans = plan_predictions(study)
-    sets = [derived for plan in plans for derived in (plan.derived, transfer_of(plan, plans)[0])]
-    tables = [pq.read_table(derived.path(".parquet")) for derived in sets if derived.has(".parquet")]
+    """All predictions that follow from what a study now holds, model by model from small to large; None without any."""
+    plans = [plan for plan in plan_predictions(study) if plan.derived.key == plan.key]
+    sets = [pair for plan in plans for pair in ((plan.derived, plan.key), transfer_of(plan, plans))]
+    tables = [pq.read_table(derived.path(".parquet")) for derived, key in sets if derived.key == key]
     return pa.concat_tables(tables) if tables else None
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mnemoscope.config import CorpusConfig, TracesConfig
 from mnemoscope.corpus import Windows, check_vocabulary
 from mnemoscope.errors import ConfigError, ModelError
-from mnemoscope.predictions import plan_predictions, predictor_path
+from mnemoscope.predictions import PredictionPlan, plan_predictions, predictor_path, settings_of
 from mnemoscope.progress import Progress
 from mnemoscope.ranking import COLUMNS, Ranking, count_forwards
 from mnemoscope.store import Study
@@ -47,7 +47,7 @@ def rank_corpus(
     """
     from mnemoscope.model import load_model
 
-    label = label or next((plan.run.label for plan in reversed(plan_predictions(study))), "")
+    label = label or next((plan.run.label for plan in reversed(_fitted_plans(study))), "any model")
     predictor = open_predictor(study, label, context=context, continuation=continuation)
     run, settings = study.run(label), study.config.traces or TracesConfig()
     model_config = next(model for model in study.config.models if model.label == label)
@@ -75,10 +75,10 @@ def open_predictor(study: Study, label: str, *, context: int | None = None, cont
     from mnemoscope.prediction.fitting import NetworkPredictor
     from mnemoscope.prediction.saving import load_predictor
 
-    plans = [plan for plan in plan_predictions(study) if plan.run.label == label and plan.derived.has(".parquet")]
-    chosen = [plan for plan in plans if context in (None, plan.context)]
+    plans = _fitted_plans(study)
+    chosen = [plan for plan in plans if plan.run.label == label and context in (None, plan.context)]
     if not chosen:
-        known = sorted({(plan.run.label, plan.context) for plan in plan_predictions(study)})
+        known = sorted({(plan.run.label, plan.context) for plan in plans})
         there = "; ".join(f"{name} at k = {k}" for name, k in known) or "none: give the study a [prediction] section"
         wanted = label if context is None else f"{label} at k = {context}"
         raise ConfigError(f"{study.folder}: no predictor of {wanted}; there are: {there}")
@@ -94,6 +94,15 @@ def open_predictor(study: Study, label: str, *, context: int | None = None, cont
             "expected a study without use_frequency and use_copies"
         )
     return predictor
+
+
+def _fitted_plans(study: Study) -> list[PredictionPlan]:
+    """The plans whose predictors are there and follow from what the study now holds, from small to large models."""
+    return [
+        plan
+        for plan in plan_predictions(study)
+        if plan.derived.key == plan.key and PREDICTOR in settings_of(study.config).predictors
+    ]
 
 
 def rank_sequences(

@@ -24,7 +24,14 @@ from mnemoscope.errors import ConfigError, ModelError
 from mnemoscope.files import remove_abandoned
 from mnemoscope.identity import ModelIdentity, RunIdentity
 from mnemoscope.manifest import remove_manifest, write_manifest
-from mnemoscope.predictions import PredictionPlan, plan_predictions, transfer_of, write_predictions, write_transfer
+from mnemoscope.predictions import (
+    PredictionPlan,
+    is_fitted,
+    plan_predictions,
+    transfer_of,
+    write_predictions,
+    write_transfer,
+)
 from mnemoscope.progress import Progress
 from mnemoscope.scorer import ScorerFactory, facts_of
 from mnemoscope.shards import SCORES_FORMAT, ShardRange
@@ -325,7 +332,7 @@ def _predict(job: _Job) -> None:
 
 def _is_fitted(job: _Job, study: Study, plan: PredictionPlan) -> bool:
     """Whether a model's predictors are there, now; said and left out where it has too few sequences to learn from."""
-    if plan.derived.is_current(plan.key):
+    if is_fitted(study, plan):
         return True
     remove_manifest(job.folder)
     try:

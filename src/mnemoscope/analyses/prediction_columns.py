@@ -19,7 +19,10 @@ PREDICTION_COLUMNS: Final[Mapping[str, Column]] = {
     **{name: COLUMNS[name] for name in ("context", "continuation", "num_matched", "p_value", "note")},
     "model": Column(TEXT, "label of the model whose generation is predicted"),
     "trained_on": Column(TEXT, "label of the model that the predictor learned from; another one: transfer"),
-    "task": Column(TEXT, "context: what is known before decoding; decode: what the greedy decode shows"),
+    "task": Column(
+        TEXT,
+        "context: known before decoding (smaller, earlier: another run's answer); decode: its own decode",
+    ),
     "predictor": Column(TEXT, "the predictor's name"),
     "prior": Column(TEXT, "balanced: every num_matched counts the same; natural: by design weight"),
     "split": Column(TEXT, "test: members that no predictor learned from; control: held-out text"),

@@ -83,14 +83,14 @@ def measure(forecast: Forecast, prior: str, resamples: Resamples, names: tuple[s
 def weigh(times_BR: Floats, forecast: Forecast, prior: str) -> Floats:
     """The weight of each sequence in each resample, float64 [B, R], adding up to 1.
 
-    Balanced: scores that a resample has not drawn are left out of its mean over scores.
+    Balanced: every score alike, within it by design weight; scores that a resample has not drawn are left out of its
+    mean over scores.
     """
+    times_BR = times_BR * forecast.design_weight_R
     if prior == "balanced":
         scores, code_R = np.unique(forecast.num_matched_R, return_inverse=True)
         totals_BM = times_BR @ np.eye(len(scores))[code_R]
-        times_BR = times_BR / np.maximum(totals_BM, 1)[:, code_R]
-    else:
-        times_BR = times_BR * forecast.design_weight_R
+        times_BR = times_BR / np.where(totals_BM > 0, totals_BM, 1)[:, code_R]
     total_B1 = times_BR.sum(axis=1, keepdims=True)
     return times_BR / np.where(total_B1 > 0, total_B1, np.nan)
 

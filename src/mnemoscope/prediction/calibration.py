@@ -2,7 +2,8 @@
 
 Fitted on the validation split by weighted likelihood of the first n indices, whole vectors at a time. The natural
 prior weighs each sequence by those that it stands for; the balanced one lets every number of matches 0 .. n that occurs
-weigh the same. A weak normal prior about the identity keeps three numbers from following a handful of sequences.
+weigh the same, and within it sequences by those that they stand for. A weak normal prior about the identity keeps three
+numbers from following a handful of sequences.
 
 Axes: R examples, L indices, n of them calibrated for.
 """
@@ -45,8 +46,8 @@ def prior_weights(num_matched_R: NDArray[np.int64], design_weight_R: Floats, pri
     """The weight of each example under a prior, mean 1; `num_matched` is that of the continuation in question."""
     weights_R = design_weight_R
     if prior == "balanced":
-        _, class_R, sizes = np.unique(num_matched_R, return_inverse=True, return_counts=True)
-        weights_R = 1.0 / sizes[class_R]
+        _, class_R = np.unique(num_matched_R, return_inverse=True)
+        weights_R = design_weight_R / np.bincount(class_R, weights=design_weight_R)[class_R]
     return weights_R / weights_R.mean()
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mnemoscope.analyses.samples import list_matrix, numbers, places
 from mnemoscope.errors import ConfigError, StoreError
-from mnemoscope.shards import matched_bits
+from mnemoscope.shards import hash_windows, matched_bits
 
 Floats = NDArray[np.float32]
 Numbers = NDArray[np.floating[Any] | np.integer[Any]]
@@ -48,7 +48,7 @@ class Examples:
     group: NDArray[np.str_]
     """[R], member or control."""
     cluster: Integers
-    """int64 [R]: sequences with the same window share it."""
+    """int64 [R]: sequences with the same context share it, and so all copies do: a predictor sees no more of them."""
     design_weight: NDArray[np.float64]
     """float64 [R]: sequences that each stands for."""
     num_matched: Integers
@@ -108,8 +108,8 @@ def build_examples(
 ) -> Examples:
     """The examples of a model's traces at one context, in the table's order.
 
-    The context's states are those of the layers given, or of the last one. `counts` names clusters, and where it has
-    them frequencies and copies. Raises ConfigError for traces of no or several contexts, StoreError for states or hints
+    The context's states are those of the layers given, or of the last one. `counts` tells of frequencies and copies,
+    where it has them. Raises ConfigError for traces of no or several contexts, StoreError for states or hints
     that do not fit and for sequences that `counts` does not know.
     """
     contexts: list[int] = traces["context"].unique().to_pylist()
@@ -133,7 +133,7 @@ def build_examples(
         model=model,
         sequence_id=numbers(traces, "sequence_id").astype(np.int64),
         group=np.asarray(traces["group"].cast(pa.string()).to_pylist(), dtype=np.str_),
-        cluster=numbers(counts, "cluster").astype(np.int64)[place_R],
+        cluster=hash_windows(true_RW[:, :k].astype(np.int64)),
         design_weight=numbers(traces, "design_weight"),
         num_matched=numbers(traces, "num_matched").astype(np.int64),
         context_states=states_RWD[:, None, :k] if layers_RYKD is None else layers_RYKD,

@@ -155,14 +155,21 @@ def fit_predictors(
     num_threads = num_threads or min(len(plans), os.cpu_count() or 1)
     with _one_thread_each(), ThreadPoolExecutor(max(1, num_threads)) as pool:
         fits = [pool.submit(_fit, job, task, name, seed) for task, name, seed in plans]
-        for num_fitted, _ in enumerate(as_completed(fits), 1):
-            progress(num_fitted, len(fits))
+        try:
+            for num_fitted, fit in enumerate(as_completed(fits), 1):
+                fit.result()
+                progress(num_fitted, len(fits))
+        except BaseException:  # Ctrl-C or an error: what has not begun is not waited for
+            pool.shutdown(cancel_futures=True)
+            raise
         return [fit.result() for fit in fits]
 
 
 def splits_of(examples: Examples, settings: PredictionSettings) -> dict[str, Integers]:
     """The rows of train, validation, test and control."""
     split_R = assign_splits(examples.cluster, examples.group, seed=settings.split_seed)
+    if examples.copies_R is not None:
+        split_R[(split_R == "control") & (examples.copies_R > 0)] = "copied"
     return {name: np.flatnonzero(split_R == name) for name in ("train", "validation", "test", "control")}
 
 

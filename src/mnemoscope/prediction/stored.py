@@ -19,17 +19,16 @@ EVALUATED = ("test", "control")
 
 def evaluate_predictor(fitted: Fitted, examples: Examples, settings: PredictionSettings) -> pa.Table:
     """Its rows for the test and control sequences of a model, its own or another's."""
-    splits = splits_of(examples, settings)
-    rows_R = np.concatenate([splits[name] for name in EVALUATED])
-    split_R = np.repeat(EVALUATED, [len(splits[name]) for name in EVALUATED])
-    if not len(rows_R):
-        return predictions_schema().empty_table()
-    return pa.concat_tables(
-        [_table(fitted, examples, said, split_R) for said in predict_rows(fitted, examples, rows_R)]
-    )
+    tables = [
+        _table(fitted, examples, said, split)
+        for split, rows in splits_of(examples, settings).items()
+        if split in EVALUATED and len(rows)  # apart, since the original's answer depends on the company
+        for said in predict_rows(fitted, examples, rows)
+    ]
+    return pa.concat_tables([predictions_schema().empty_table(), *tables])
 
 
-def _table(fitted: Fitted, examples: Examples, said: Predictions, split_R: NDArray[np.str_]) -> pa.Table:
+def _table(fitted: Fitted, examples: Examples, said: Predictions, split: str) -> pa.Table:
     num_rows, n = len(said.rows), said.continuation
     matched_Rn = examples.labels[said.rows][:, :n]
     same = {
@@ -41,13 +40,13 @@ def _table(fitted: Fitted, examples: Examples, said: Predictions, split_R: NDArr
         "predictor": fitted.name,
         "seed": fitted.seed,
         "prior": said.prior,
+        "split": split,
     }
     columns = {
         **{name: [value] * num_rows for name, value in same.items()},
         "sequence_id": examples.sequence_id[said.rows],
         "group": examples.group[said.rows].tolist(),
         "cluster": examples.cluster[said.rows],
-        "split": split_R.tolist(),
         "design_weight": examples.design_weight[said.rows],
         "num_matched": matched_Rn.sum(axis=1),
         "matched": _lists(matched_Rn),
@@ -58,8 +57,8 @@ def _table(fitted: Fitted, examples: Examples, said: Predictions, split_R: NDArr
     }
     schema = predictions_schema()
     arrays = [
-        values if isinstance(values, pa.Array) else pa.array(values, schema.field(name).type)
-        for name, values in columns.items()
+        columns[name] if isinstance(columns[name], pa.Array) else pa.array(columns[name], schema.field(name).type)
+        for name in schema.names
     ]
     return pa.Table.from_arrays(arrays, schema=schema)
 
