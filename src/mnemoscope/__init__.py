@@ -7,7 +7,7 @@ A few lines score a model and say what was found:
     corpus = ms.CorpusConfig(path="document.bin", sample=10_000)
     config = ms.StudyConfig(models=models, corpus=corpus, contexts=(32, 64), continuations=(16, 32))
     study = ms.run_study(config, "pythia-70m")
-    print(ms.analyze(study).finding.sentence)
+    print(ms.analyze(study)["factors"].finding.sentence)
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ class TracesConfig:
     """Layers whose states inside the context are kept besides the last layer's, for prediction; 0 is the embeddings'
     output, i that of block i."""
     contexts: tuple[int, ...] | None = None
-    """Contexts that are traced; some of the study's (default: the smallest)."""
+    """Contexts that are traced; some of the study's (default: the smallest). The first one's traces are analysed."""
     seed: int = 0
     """Seed of the draw."""
 

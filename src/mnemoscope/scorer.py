@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +49,13 @@ class ScorerFactory:
         return ShardScorer(run=self.run, model=model, texts=texts, folder=self.folder, tell=tell)
 
     def release(self) -> None:
-        """Let go of the model."""
+        """Let go of the model, and of the memory that it held on its device."""
+        import torch
+
         self.model.release()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 @final

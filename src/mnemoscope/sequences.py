@@ -187,7 +187,7 @@ def _read_text(
         notes.append(f"the corpus cannot be read: {error}")
         return traced, None
     stored = row.column("window_hash")[0].as_py()
-    if int(hash_windows(windows.tokens)[0]) != stored:
+    if not len(windows.tokens) or int(hash_windows(windows.tokens)[0]) != stored:
         notes.append(f"{text.corpus.place(sequence_id)} holds other tokens than those that were scored")
         return traced, text.corpus.tokenizer
     window = windows.tokens[0, : context + study.config.grid.max_continuation]
