@@ -130,6 +130,11 @@ def workers_of(group: int) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def listen_to_ctrl_c():
+    """A shell's background jobs are started deaf to it, and so are their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_every_process_and_the_same_command_goes_on(run, tiny, tmp_path):
     """Interrupted while two processes score: one line that says so, nobody left; run again, it is complete."""
     out = tmp_path / "study"
@@ -137,7 +142,14 @@ def test_ctrl_c_ends_every_process_and_the_same_command_goes_on(run, tiny, tmp_p
     command = ("score", "--model", tiny / "tiny", "--corpus", tiny / "rows.npy", *options)
     env = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     arguments = [sys.executable, "-m", "mnemoscope", *map(str, command), "--workers", "2"]
-    with subprocess.Popen(arguments, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True) as running:
+    with subprocess.Popen(
+        arguments,
+        env=env,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=listen_to_ctrl_c,  # noqa: PLW1509  nothing runs in the child but this
+    ) as running:
         while running.poll() is None and not list(out.glob("scores/tiny/*0.json")):
             time.sleep(0.005)
         assert len(workers_of(running.pid)) == 2

@@ -153,6 +153,11 @@ if __name__ == "__main__":
 """
 
 
+def listen_to_ctrl_c():
+    """A shell's background jobs are started deaf to it, and so are their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_nobody_is_left_when_the_parent_goes(tmp_path, number):
@@ -162,7 +167,12 @@ def test_nobody_is_left_when_the_parent_goes(tmp_path, number):
     env = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     arguments = [sys.executable, str(script), str(tmp_path)]
     driver = subprocess.Popen(
-        arguments, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        arguments,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=listen_to_ctrl_c,  # noqa: PLW1509  nothing runs in the child but this
     )
     while len(processes(tmp_path)) < 2 and driver.poll() is None:
         time.sleep(0.01)
