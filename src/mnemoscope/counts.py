@@ -59,7 +59,7 @@ def plan_study_counts(study: Study, config: StudyConfig) -> CountPlan | None:
     corpora = {group: facts.corpus for run in study.runs.values() for group, facts in run.identity.groups.items()}
     ngrams = None if config.counts is None else config.counts.ngrams
     key = key_of("counts", __version__, corpora, config.grid.window_tokens, ngrams, [list(row) for row in ordered])
-    return CountPlan(Derived(study.folder / "counts", "counts"), rows, key)
+    return CountPlan(counts_of(study.folder), rows, key)
 
 
 def write_counts(
@@ -82,9 +82,14 @@ def write_counts(
     plan.derived.write(plan.key, [".parquet"], lambda paths: _write(paths[".parquet"], table))
 
 
+def counts_of(folder: Path) -> Derived:
+    """The files of a study's counts, there or not."""
+    return Derived(folder / "counts", "counts")
+
+
 def read_counts(folder: Path) -> pa.Table:
     """The counts table of a study; StoreError where it has none."""
-    path = Derived(folder / "counts", "counts").path(".parquet")
+    path = counts_of(folder).path(".parquet")
     if not path.is_file():
         raise StoreError(f"{path}: not there; expected a study with a [traces] section that has been run")
     return pq.read_table(path)

@@ -1,21 +1,17 @@
-"""A study's stored tables -> analyses -> results on disk and as figures.
+"""A study's stored tables -> analyses -> results on disk (`stored_findings`) and as figures.
 
-    analyses/NAME.json              finding, verdict, figures of the sentence, provenance
-    analyses/NAME/TABLE.parquet     the tables behind it
-    figures/FIGURE.svg, .png        drawn from them
+    figures/FIGURE.svg, .pdf, .png    drawn from the results, each from one description
 
 Reads scores, traces and counts, never a model; may be run again at any time, and replaces what it wrote.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import tee
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -48,14 +44,14 @@ from mnemoscope.analyses.transitions import (
     transitions,
 )
 from mnemoscope.counts import read_counts
-from mnemoscope.files import write_atomically
 from mnemoscope.predictions import read_predictions
-from mnemoscope.store import Run, Study, encode_table, read_scores
+from mnemoscope.store import Run, Study, final_runs, read_scores
+from mnemoscope.stored_findings import fragile_margin, write_findings
+from mnemoscope.stored_findings import read_findings as read_findings  # noqa: PLC0414  (offered here too)
 from mnemoscope.traces import has_traces, read_states, read_traces, traced_contexts, traced_continuation
-from mnemoscope.version import __version__
 
-FRAGILE_MARGIN: Final = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}
-"""Logits: a path whose smallest top-1 to top-2 margin is below this may differ on another machine or batch."""
+Spec = dict[str, Any]
+"""A figure as Vega-Lite describes it."""
 _COUNTED: Final = ("sequence_id", "group", "context", "num_repeats", "first_mismatch", "matched", "smallest_margin")
 
 
@@ -80,30 +76,25 @@ def analyze(study: Study) -> dict[str, AnalysisResult]:
 
 def save_findings(study: Study, results: dict[str, AnalysisResult], *, figures: bool = True) -> list[Path]:
     """Write the results and their tables into the study's folder, and draw them; the paths of the figures."""
-    folder, drawn = study.folder / "analyses", list[Path]()
-    for name, result in results.items():
-        for table_name, table in result.tables.items():
-            write_atomically(folder / name / f"{table_name}.parquet", encode_table(table))
-        content = {
-            "finding": result.finding.sentence,
-            "verdict": result.finding.verdict,
-            "figures": dict(result.finding.figures),
-            "provenance": _provenance(study),
-        }
-        write_atomically(folder / f"{name}.json", (json.dumps(content, indent=1) + "\n").encode())
-        if figures:
-            drawn += _draw(of_final_models(study, result), study.folder / "figures")
-    return drawn
+    write_findings(study, results)
+    if not figures:
+        return []
+    from mnemoscope.report.figures import save_specs  # drawing is heavy
+
+    specs = all_specs(study, results)
+    return save_specs({name: spec for some in specs.values() for name, spec in some.items()}, study.folder / "figures")
+
+
+def all_specs(study: Study, results: Mapping[str, AnalysisResult]) -> dict[str, dict[str, Spec]]:
+    """By analysis, the Vega-Lite description of each figure that its result has data for, by name."""
+    return {name: specs_of(of_final_models(study, result)) for name, result in results.items()}
 
 
 def of_final_models(study: Study, result: AnalysisResult) -> AnalysisResult:
     """A result of traces, to be drawn or printed, without intermediate checkpoints: they would bury the sizes."""
     if not isinstance(result, FrequencyResult | EntropyResult | EmbeddingsResult):
         return result
-    last: dict[str, float] = {}
-    for run in study.runs.values():
-        last[run.source] = max(last.get(run.source, -1.0), _step_rank(run))
-    labels = [run.label for run in study.runs.values() if _step_rank(run) == last[run.source]]
+    labels = [run.label for run in final_runs(study)]
     kept = {
         name: table.filter(pa.array(np.isin(table["model"].to_pylist(), labels)))
         for name, table in result.tables.items()
@@ -112,40 +103,27 @@ def of_final_models(study: Study, result: AnalysisResult) -> AnalysisResult:
     return replace(result, **kept)
 
 
-def _step_rank(run: Run) -> float:
-    return math.inf if run.training_step is None else run.training_step
-
-
-def _provenance(study: Study) -> dict[str, object]:
-    return {
-        "mnemoscope": __version__,
-        "fingerprints": {label: run.fingerprint for label, run in study.runs.items()},
-        "fragile_margin_logits": {
-            label: _fragile_margin(run) for label, run in study.runs.items() if run.identity.mode != "imported"
-        },
-    }
-
-
-def _draw(result: AnalysisResult, folder: Path) -> list[Path]:
+def specs_of(result: AnalysisResult) -> dict[str, Spec]:
+    """The Vega-Lite description of each figure that a result has data for, by name."""
     from mnemoscope.report.curve_figures import curve_specs
     from mnemoscope.report.embedding_figures import embedding_specs
-    from mnemoscope.report.figures import figure_specs, save_specs
+    from mnemoscope.report.figures import figure_specs
     from mnemoscope.report.prediction_figures import prediction_specs
     from mnemoscope.report.transition_figures import transition_specs
 
     match result:
         case FactorsResult():
-            return save_specs(figure_specs(result), folder)
+            return figure_specs(result)
         case TransitionsResult():
-            return save_specs(transition_specs(result), folder)
+            return transition_specs(result)
         case FrequencyResult() | EntropyResult():
-            return save_specs(curve_specs(result), folder)
+            return curve_specs(result)
         case EmbeddingsResult():
-            return save_specs(embedding_specs(result), folder)
+            return embedding_specs(result)
         case PredictionResult():
-            return save_specs(prediction_specs(result), folder)
+            return prediction_specs(result)
         case _:
-            return []
+            return {}
 
 
 def _find_duplicates(study: Study) -> dict[str, SequenceClusters] | None:
@@ -180,13 +158,9 @@ def _count_run(study: Study, run: Run, duplicates: Mapping[str, SequenceClusters
         read_scores(study, run.label, columns=_COUNTED),
         grid,
         mode,
-        fragile_margin_logits=_fragile_margin(run),
+        fragile_margin_logits=fragile_margin(run),
         clusters=duplicates,
     )
-
-
-def _fragile_margin(run: Run) -> float:
-    return FRAGILE_MARGIN[run.identity.weights.dtype]
 
 
 def _pairs(study: Study, duplicates: Mapping[str, SequenceClusters] | None) -> list[RunPair]:

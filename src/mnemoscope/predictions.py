@@ -241,11 +241,16 @@ def predictions_of(folder: Path, label: str, context: int) -> Derived:
     return Derived(folder / "predictions" / label, f"k{context}")
 
 
-def read_predictions(study: Study) -> pa.Table | None:
-    """All predictions that follow from what a study now holds, model by model from small to large; None without any."""
+def current_predictions(study: Study) -> list[Derived]:
+    """The sets of predictions that follow from what a study now holds, model by model from small to large."""
     plans = [plan for plan in plan_predictions(study) if plan.derived.key == plan.key]
     sets = [pair for plan in plans for pair in ((plan.derived, plan.key), transfer_of(plan, plans))]
-    tables = [pq.read_table(derived.path(".parquet")) for derived, key in sets if derived.key == key]
+    return [derived for derived, key in sets if derived.key == key]
+
+
+def read_predictions(study: Study) -> pa.Table | None:
+    """All predictions that follow from what a study now holds, model by model from small to large; None without any."""
+    tables = [pq.read_table(derived.path(".parquet")) for derived in current_predictions(study)]
     return pa.concat_tables(tables) if tables else None
 
 
