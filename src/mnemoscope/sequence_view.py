@@ -1,38 +1,12 @@
-"""What is known of one sequence of a study; what is not known is None.
-
-Axes: P tokens of the traced path (context and continuation).
-"""
+"""What is known of one sequence of a study, seen by one model at one context; what is not known is None."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-
-class SequenceScore(NamedTuple):
-    """What a model did with the sequence at one context."""
-
-    model: str
-    context: int
-    num_matched: tuple[int | None, ...]
-    """Per continuation; in mode `exact` known of full matches only."""
-    first_mismatch: int | None
-    """Index in the continuation; the longest continuation's length where there is none, None where unknown."""
-    log_probability: tuple[float | None, ...]
-    """Per continuation, of the truth, in nats."""
-
-
-class Trace(NamedTuple):
-    """What the model said, token by token, where the sequence was traced at this context."""
-
-    true_tokens_P: NDArray[np.int64]
-    generated_tokens_P: NDArray[np.int64]
-    """In the context what the model would have said next; -1 at index 0."""
-    entropy_P: NDArray[np.float64]
-    """Nats; NaN at index 0."""
+from mnemoscope.sequence_facts import SequenceScore, Trace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +31,7 @@ class SequenceView:
     first_mismatch: int | None
     """Index in the continuation; the longest continuation's length where there is none."""
     trace: Trace | None
-    texts: dict[int, str] | None
+    texts: Mapping[int, str] | None
     """The text of each token that is text by itself; None without a tokenizer."""
     scores: tuple[SequenceScore, ...]
     """By model, in the study's order, and by context."""

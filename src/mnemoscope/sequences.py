@@ -1,37 +1,50 @@
-"""One sequence of a study: everything that is stored of it, and its text where the corpus is at hand.
+"""Sequences of a study: everything that is stored of them, and their text where the corpus is at hand.
 
 What is not known is None, and a note says why: the corpus has moved, the sequence was not traced, scores were imported.
+Many are read as one: each file that holds something of them is opened once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import chain
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from mnemoscope.errors import ConfigError, CorpusError, StoreError
-from mnemoscope.sequence_view import SequenceScore, SequenceView, Trace
-from mnemoscope.shards import ShardRange, hash_windows, matched_bits, num_matched
-from mnemoscope.store import Group, Run, Study, read_shard, shard_path, step_rank
-from mnemoscope.texts import open_texts
+from mnemoscope.errors import ConfigError, StoreError
+from mnemoscope.redaction import redact_sequence
+from mnemoscope.sequence_facts import ScoreKey, SequenceFacts, SequencePick, SequenceScore, Trace
+from mnemoscope.sequence_texts import Corpora, TrueTokens, open_corpora, read_true_tokens, token_texts
+from mnemoscope.sequence_view import SequenceView
+from mnemoscope.shards import ShardRange, matched_bits, num_matched
+from mnemoscope.store import GROUPS, Group, Run, Study, read_shard, shard_path, step_rank
 from mnemoscope.traces import has_traces, read_traces
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+_COLUMNS: Final = (
+    "sequence_id",
+    "context",
+    "offset",
+    "num_repeats",
+    "first_mismatch",
+    "matched",
+    "log_probability",
+    "window_hash",
+)
+_IdArray = NDArray[np.int64]
 
 
-class _Place(NamedTuple):
-    """What is looked up."""
+class _Row(NamedTuple):
+    """A row of scores."""
 
-    study: Study
-    run: Run
-    group: Group
-    sequence_id: int
-    context: int
+    score: SequenceScore
+    offset: int | None
+    num_repeats: int | None
+    window_hash: int | None
 
 
 def read_sequence(
@@ -41,9 +54,10 @@ def read_sequence(
     group: Group = "member",
     label: str | None = None,
     context: int | None = None,
+    redact: bool = False,
 ) -> SequenceView:
     """Everything that is stored of a sequence, seen by a model (default: the largest, at its last step) at a context
-    (default: the first that was traced, else the shortest).
+    (default: the first that was traced, else the shortest); `redact` hides what looks private, see `redaction`.
 
     StoreError for a model or sequence that has no scores, ConfigError for a group or context that the study lacks.
     """
@@ -55,54 +69,72 @@ def read_sequence(
         context = next((k for k in contexts if has_traces(study.folder, run.label, k)), contexts[0])
     if context not in contexts:
         raise ConfigError(f"context: {context} given; expected one of {list(contexts)}")
-    place = _Place(study, run, group, sequence_id, context)
-    rows = find_rows(study, run, group, sequence_id)
-    if rows is None:
-        raise _not_found(place)
-    row = rows.filter(pa.array(rows.column("context").to_numpy() == context))
-    notes: list[str] = []
-    trace = _read_trace(place, notes)
-    tokens, tokenizer = _read_text(place, row, trace, notes)
-    return SequenceView(
-        sequence_id=sequence_id,
-        group=group,
-        model=run.label,
-        context=context,
-        continuations=study.config.continuations,
-        offset=row.column("offset")[0].as_py(),
-        num_repeats=row.column("num_repeats")[0].as_py(),
-        tokens=tokens,
-        matched=_read_matches(row, run, notes),
-        first_mismatch=row.column("first_mismatch")[0].as_py(),
-        trace=trace,
-        texts=None if tokenizer is None else _texts(tokenizer, tokens, trace),
-        scores=tuple(_all_scores(place, notes)),
-        notes=tuple(notes),
-    )
+    facts = read_many(study, [SequencePick(group, sequence_id)])[0]
+    if ScoreKey(run.label, context) not in facts.scores:
+        raise _not_found(study, run, facts.pick)
+    return _view(study, redact_sequence(facts) if redact else facts, run, context)
+
+
+def read_many(study: Study, picks: Sequence[SequencePick], *, corpora: Corpora | None = None) -> list[SequenceFacts]:
+    """Everything that is stored of each of some sequences, in their order; one that no model has scored has no scores.
+
+    Opens each shard that holds one of them once, each table of traces once, and the corpora once, unless `corpora`
+    brings them along open.
+    """
+    groups = tuple(group for group in GROUPS if any(pick.group == group for pick in picks))
+    wanted = {group: _ids(pick.sequence_id for pick in picks if pick.group == group) for group in groups}
+    corpora = open_corpora(study, groups=groups) if corpora is None else corpora
+    rows, traces = _read_rows(study, wanted), _read_traces(study, wanted)
+    true_tokens: dict[SequencePick, TrueTokens] = {}
+    for group in groups:
+        hashes = {pick.sequence_id: _first(own).window_hash for pick, own in rows.items() if pick.group == group}
+        read = read_true_tokens(corpora, group, hashes)
+        true_tokens |= {SequencePick(group, sequence_id): tokens for sequence_id, tokens in read.items()}
+    facts = [
+        _facts(study, pick, rows=rows.get(pick, {}), traces=traces.get(pick, {}), true_tokens=true_tokens.get(pick))
+        for pick in picks
+    ]
+    return _with_texts(facts, corpora)
 
 
 def find_rows(study: Study, run: Run, group: str, sequence_id: int) -> pa.Table | None:
-    """A sequence's rows of `scores`, one per context; None where it has none. Reads a few footers and one shard.
+    """A sequence's rows of `scores`, one per context; None where it has none. Reads a few footers and one shard."""
+    tables = list(find_many_rows(study, run, group, _ids([sequence_id])))
+    return tables[0] if tables else None
 
-    Sequences ascend over a group's shards, so that the right one is found by halving; shards that are not there or
+
+def find_many_rows(
+    study: Study, run: Run, group: str, sequence_ids: _IdArray, *, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """The rows of `scores` of ascending sequences, a table for each shard that has some of them.
+
+    Sequences ascend over a group's shards, so that the right ones are found by halving; shards that are not there or
     hold nothing are passed over.
     """
     shards = [shard for shard in run.shards if shard.group == group]
-    low, high = 0, len(shards)
-    while low < high:
-        middle = (low + high) // 2
-        place, ends = middle, None
+    parts = [(0, len(shards), sequence_ids)]
+    while parts:
+        low, high, ids = parts.pop()
+        if low >= high or not len(ids):
+            continue
+        middle = place = (low + high) // 2
+        ends: tuple[int, int] | None = None
         while place < high and (ends := _id_range(study, run, shards[place])) is None:
             place += 1
-        if ends is None or sequence_id < ends[0]:
-            high = middle
-        elif sequence_id > ends[1]:
-            low = place + 1
-        else:
-            table = read_shard(study.folder, run, shards[place])
-            found = table.filter(pa.array(table.column("sequence_id").to_numpy() == sequence_id))
-            return found if found.num_rows else None
-    return None
+        if ends is None:
+            parts.append((low, middle, ids))
+            continue
+        start, stop = np.searchsorted(ids, ends[0], "left"), np.searchsorted(ids, ends[1], "right")
+        parts += [(place + 1, high, ids[stop:]), (low, middle, ids[:start])]
+        if start < stop:
+            table = read_shard(study.folder, run, shards[place], columns=columns)
+            is_wanted = np.isin(table.column("sequence_id").to_numpy(), ids[start:stop])
+            if is_wanted.any():
+                yield table.filter(pa.array(is_wanted))
+
+
+def _ids(sequence_ids: Iterable[int]) -> _IdArray:
+    return np.unique(np.array(list(sequence_ids), np.int64))
 
 
 def _id_range(study: Study, run: Run, shard: ShardRange) -> tuple[int, int] | None:
@@ -128,8 +160,8 @@ def _largest_run(study: Study) -> Run:
     )
 
 
-def _not_found(place: _Place) -> StoreError:
-    study, run, group, sequence_id, _ = place
+def _not_found(study: Study, run: Run, pick: SequencePick) -> StoreError:
+    group, sequence_id = pick
     other: Group = "control" if group == "member" else "member"
     is_there = other in study.config.groups and find_rows(study, run, other, sequence_id) is not None
     hint = f"the {other} has one of that id: --group {other}" if is_there else "expected one that was scored"
@@ -137,88 +169,108 @@ def _not_found(place: _Place) -> StoreError:
     return StoreError(f"{study.folder}: no {group} sequence {sequence_id} among {run.label}'s {size:,}; {hint}")
 
 
-def _read_matches(row: pa.Table, run: Run, notes: list[str]) -> tuple[bool | None, ...] | None:
+def _view(study: Study, facts: SequenceFacts, run: Run, context: int) -> SequenceView:
+    """The facts as one model and context have them; what these do not know is said first."""
+    score = facts.scores[ScoreKey(run.label, context)]
+    trace = facts.traces.get(ScoreKey(run.label, context))
     n_max = run.identity.grid.max_continuation
-    if not row.column("matched").null_count:
-        return tuple(matched_bits(row, n_max)[0].tolist())
-    first = row.column("first_mismatch")[0].as_py()
-    if first is None:
-        notes.append("which tokens match is unknown: the scores were imported")
-        return None
-    if first < n_max:
-        notes.append("what matches after the first mismatch is unknown: the study was scored in mode 'exact'")
-    return (*[True] * first, False, *[None] * n_max)[:n_max]
-
-
-def _read_trace(place: _Place, notes: list[str]) -> Trace | None:
-    study, run, group, sequence_id, context = place
-    if not has_traces(study.folder, run.label, context):
-        notes.append(f"generated tokens and entropy are unknown: {run.label} was not traced at k = {context}")
-        return None
-    table = read_traces(study.folder, run.label, context)
-    is_own = table.column("sequence_id").to_numpy() == sequence_id
-    is_own &= np.array(table.column("group").to_pylist()) == group
-    if not is_own.any():
+    notes: list[str] = []
+    if trace is None and has_traces(study.folder, run.label, context):
         notes.append("generated tokens and entropy are unknown: the sequence is not in the traced sample")
-        return None
-    row = table.filter(pa.array(is_own)).slice(0, 1).to_pylist()[0]
-    return Trace(
-        np.array(row["true_token"], np.int64),
-        np.array(row["generated_token"], np.int64),
-        np.array(row["entropy"], np.float64),
+    elif trace is None:
+        notes.append(f"generated tokens and entropy are unknown: {run.label} was not traced at k = {context}")
+    if score.matched is None:
+        notes.append("which tokens match is unknown: the scores were imported")
+    elif None in score.matched:
+        notes.append("what matches after the first mismatch is unknown: the study was scored in mode 'exact'")
+    return SequenceView(
+        sequence_id=facts.sequence_id,
+        group=facts.group,
+        model=run.label,
+        context=context,
+        continuations=study.config.continuations,
+        offset=facts.offset,
+        num_repeats=facts.num_repeats,
+        tokens=None if facts.tokens is None else facts.tokens[: context + n_max],
+        matched=score.matched,
+        first_mismatch=score.first_mismatch,
+        trace=trace,
+        texts=facts.texts,
+        scores=tuple(facts.scores.values()),
+        notes=(*notes, *facts.notes),
     )
 
 
-def _read_text(
-    place: _Place, row: pa.Table, trace: Trace | None, notes: list[str]
-) -> tuple[tuple[int, ...] | None, Tokenizer | None]:
-    """The window's tokens, and what turns them into text; from the trace where the corpus cannot be had."""
-    study, _, group, sequence_id, context = place
-    traced = None if trace is None else tuple(trace.true_tokens_P.tolist())
-    if study.config.mode == "imported":
-        notes.append("its tokens are unknown: the scores were imported, without a corpus")
-        return traced, None
-    section = study.config.groups[group]
-    own = replace(study.config, corpus=section, control=None, traces=None, counts=None, prediction=None)
-    try:
-        text = open_texts(own)["member"]
-        windows = text.read(np.array([sequence_id]))
-    except CorpusError as error:
-        notes.append(f"the corpus cannot be read: {error}")
-        return traced, None
-    stored = row.column("window_hash")[0].as_py()
-    if not len(windows.tokens) or int(hash_windows(windows.tokens)[0]) != stored:
-        notes.append(f"{text.corpus.place(sequence_id)} holds other tokens than those that were scored")
-        return traced, text.corpus.tokenizer
-    window = windows.tokens[0, : context + study.config.grid.max_continuation]
-    return tuple(window.tolist()), text.corpus.tokenizer
+def _facts(
+    study: Study,
+    pick: SequencePick,
+    *,
+    rows: Mapping[ScoreKey, _Row],
+    traces: Mapping[ScoreKey, Trace],
+    true_tokens: TrueTokens | None,
+) -> SequenceFacts:
+    """What was read of a sequence, without texts; its tokens are the longest trace's if the corpus has lost them."""
+    having = {key.model for key in rows}
+    tokens, note = true_tokens or TrueTokens(None, None)
+    if tokens is None and traces:
+        tokens = tuple(max((trace.true_tokens_P for trace in traces.values()), key=len).tolist())
+    notes = [] if note is None else [note]
+    notes += [f"{label} has not scored it yet" for label in study.runs if label not in having]
+    return SequenceFacts(
+        sequence_id=pick.sequence_id,
+        group=pick.group,
+        offset=_first(rows).offset if rows else None,
+        num_repeats=_first(rows).num_repeats if rows else None,
+        tokens=tokens,
+        texts=None,
+        scores={key: row.score for key, row in rows.items()},
+        traces=traces,
+        notes=tuple(notes),
+    )
 
 
-def _texts(tokenizer: Tokenizer, tokens: Sequence[int] | None, trace: Trace | None) -> dict[int, str]:
-    """The text of each token as it stands behind another one: some decoders drop a space at a text's start."""
-    ids = {*(tokens or ()), *(() if trace is None else trace.generated_tokens_P.tolist())} - {-1}
-    texts: dict[int, str] = {}
-    for token in ids:
-        once = tokenizer.decode([token], skip_special_tokens=False)
-        twice = tokenizer.decode([token, token], skip_special_tokens=False)
-        text = twice[len(once) :] if twice.startswith(once) else once
-        if text and "\ufffd" not in text:  # a part of a character of several bytes is no text by itself
-            texts[token] = text
-    return texts
+def _with_texts(facts: Sequence[SequenceFacts], corpora: Corpora) -> list[SequenceFacts]:
+    """The same sequences with the texts of all tokens of their group, one mapping that they share."""
+    texts: dict[Group, dict[int, str]] = {}
+    for group, text in corpora.texts.items():
+        tokens = (tokens for own in facts if own.group == group for tokens in _all_tokens(own))
+        if text.corpus.tokenizer is not None:
+            texts[group] = token_texts(text.corpus.tokenizer, sorted({*chain.from_iterable(tokens)} - {-1}))
+    return [replace(own, texts=texts.get(own.group)) for own in facts]
 
 
-def _all_scores(place: _Place, notes: list[str]) -> list[SequenceScore]:
-    scores: list[SequenceScore] = []
-    for label, run in place.study.runs.items():
-        rows = find_rows(place.study, run, place.group, place.sequence_id)
-        if rows is None:
-            notes.append(f"{label} has not scored it yet")
-            continue
-        counts = _num_matched(rows, run)
-        for row, matched in zip(rows.to_pylist(), counts, strict=True):
-            logs: list[Any] = row["log_probability"] or [None] * len(run.identity.continuations)
-            scores.append(SequenceScore(label, row["context"], matched, row["first_mismatch"], tuple(logs)))
-    return scores
+def _all_tokens(facts: SequenceFacts) -> Iterator[Sequence[int]]:
+    """The true tokens and those that models generated."""
+    yield facts.tokens or ()
+    for trace in facts.traces.values():
+        yield trace.generated_tokens_P.tolist()
+
+
+def _first(rows: Mapping[ScoreKey, _Row]) -> _Row:
+    return next(iter(rows.values()))
+
+
+def _read_rows(study: Study, wanted: Mapping[Group, _IdArray]) -> dict[SequencePick, dict[ScoreKey, _Row]]:
+    """The rows of scores of the sequences that have some, under all models."""
+    found: dict[SequencePick, dict[ScoreKey, _Row]] = {}
+    for label, run in study.runs.items():
+        columns = (*_COLUMNS, "num_matched") if run.identity.mode == "imported" else _COLUMNS
+        for group, ids in wanted.items():
+            for table in find_many_rows(study, run, group, ids, columns=columns):
+                for sequence_id, row in _rows_of(table, run):
+                    key = ScoreKey(label, row.score.context)
+                    found.setdefault(SequencePick(group, sequence_id), {})[key] = row
+    return found
+
+
+def _rows_of(table: pa.Table, run: Run) -> Iterator[tuple[int, _Row]]:
+    """The rows of a table with their sequence's id."""
+    unknown: list[Any] = [None] * len(run.identity.continuations)
+    facts = zip(table.to_pylist(), _num_matched(table, run), _matches(table, run), strict=True)
+    for row, counts, matched in facts:
+        logs = tuple(row["log_probability"] or unknown)
+        score = SequenceScore(run.label, row["context"], counts, row["first_mismatch"], logs, matched)
+        yield row["sequence_id"], _Row(score, row["offset"], row["num_repeats"], row["window_hash"])
 
 
 def _num_matched(rows: pa.Table, run: Run) -> list[tuple[int | None, ...]]:
@@ -228,3 +280,42 @@ def _num_matched(rows: pa.Table, run: Run) -> list[tuple[int | None, ...]]:
         return [tuple(None if count < 0 else count for count in counts) for counts in num_matched(rows, grid).tolist()]
     firsts: list[int] = rows.column("first_mismatch").to_pylist()
     return [tuple(n if first >= n else None for n in grid.continuations) for first in firsts]
+
+
+def _matches(rows: pa.Table, run: Run) -> list[tuple[bool | None, ...] | None]:
+    """Per row and index of the continuation; without bits, what the first mismatch says."""
+    n_max = run.identity.grid.max_continuation
+    if not rows.column("matched").null_count:
+        return [tuple(bits) for bits in matched_bits(rows, n_max).tolist()]
+    firsts: list[int | None] = rows.column("first_mismatch").to_pylist()
+    return [None if first is None else (*[True] * first, False, *[None] * n_max)[:n_max] for first in firsts]
+
+
+def _read_traces(study: Study, wanted: Mapping[Group, _IdArray]) -> dict[SequencePick, dict[ScoreKey, Trace]]:
+    """The traces of the sequences that have some, under all models and contexts; one table at a time is held."""
+    found: dict[SequencePick, dict[ScoreKey, Trace]] = {}
+    columns = ("sequence_id", "group", "true_token", "generated_token", "entropy")
+    for label in study.runs:
+        for context in study.config.contexts:
+            if not has_traces(study.folder, label, context):
+                continue
+            table = read_traces(study.folder, label, context, columns=columns)
+            groups = np.array(table.column("group").to_pylist())
+            sequence_ids = table.column("sequence_id").to_numpy()
+            for group, ids in wanted.items():
+                rows = np.flatnonzero((groups == group) & np.isin(sequence_ids, ids))
+                for sequence_id, trace in _traces_of(table.take(pa.array(rows))):
+                    found.setdefault(SequencePick(group, sequence_id), {})[ScoreKey(label, context)] = trace
+    return found
+
+
+def _traces_of(table: pa.Table) -> Iterator[tuple[int, Trace]]:
+    for row in table.to_pylist():
+        yield (
+            row["sequence_id"],
+            Trace(
+                np.array(row["true_token"], np.int64),
+                np.array(row["generated_token"], np.int64),
+                np.array(row["entropy"], np.float64),
+            ),
+        )

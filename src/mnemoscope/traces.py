@@ -12,7 +12,7 @@ length of the traced path, which may be longer than the reference continuation w
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -191,12 +191,12 @@ def _write_table(path: Path, tables: list[pa.Table], run: Run, grid: Grid) -> No
     path.write_bytes(encode_table(table.replace_schema_metadata(metadata | {"units": units})))
 
 
-def read_traces(folder: Path, label: str, context: int) -> pa.Table:
-    """A model's traces at a context, one row per sampled sequence; StoreError where there are none."""
+def read_traces(folder: Path, label: str, context: int, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """A model's traces at a context, one row per sampled sequence; by `columns` where given; StoreError without any."""
     path = traces_of(folder, label, context).path(".parquet")
     if not path.is_file():
         raise StoreError(f"{path}: not there; expected the traces of {label}: run the study with it again")
-    return pq.read_table(path)
+    return pq.read_table(path, columns=None if columns is None else list(columns))
 
 
 def has_traces(folder: Path, label: str, context: int) -> bool:
