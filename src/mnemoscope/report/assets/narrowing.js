@@ -1,0 +1,112 @@
+"use strict";
+// A figure's description narrowed to the reader's choice of model, context and continuation.
+(() => {
+  const CONCATENATIONS = ["hconcat", "vconcat", "concat"];
+
+  /** The description that follows the choices as far as it can without going empty, and those that it follows. */
+  function narrow(spec, choices) {
+    let narrowed = structuredClone(spec);
+    const followed = [];
+    for (const [kind, value] of Object.entries(choices)) {
+      if (value === "") continue;
+      const panels = narrowPanels(narrowed, kind, value);
+      const rows = narrowRows(panels ?? narrowed, kind, value);
+      if (panels || rows) followed.push(`${kind}=${value}`);
+      narrowed = rows ?? panels ?? narrowed;
+    }
+    return { spec: narrowed, followed };
+  }
+
+  /** Without the panels of the other values; null where no panel stands for this one, or all do. */
+  function narrowPanels(spec, kind, value) {
+    const prefix = `choice_${kind}_`;
+    const models = spec.usermeta?.panel_models ?? [];
+    const wanted = prefix + (kind === "model" ? models.indexOf(value) : value);
+    const names = new Set(panelNames(spec).filter((name) => name.startsWith(prefix)));
+    if (!names.has(wanted) || names.size === 1) return null;
+    return dropPanels(spec, (name) => names.has(name) && name !== wanted);
+  }
+
+  function panels(spec) {
+    return CONCATENATIONS.flatMap((way) => spec[way] ?? []);
+  }
+
+  function panelNames(spec) {
+    return panels(spec).flatMap((panel) => [...(panel.name ? [panel.name] : []), ...panelNames(panel)]);
+  }
+
+  /** Without the panels whose names are dropped; null where nothing is left. */
+  function dropPanels(spec, isDropped) {
+    const kept = { ...spec };
+    for (const way of CONCATENATIONS) {
+      if (!kept[way]) continue;
+      kept[way] = kept[way]
+        .filter((panel) => !isDropped(panel.name ?? ""))
+        .map((panel) => dropPanels(panel, isDropped))
+        .filter((panel) => panel !== null);
+      if (kept[way].length === 0) return null;
+    }
+    return kept;
+  }
+
+  /** With the rows of the chosen value only; null where none has the field, or a table would go empty. */
+  function narrowRows(spec, kind, value) {
+    const field = spec.usermeta?.choices?.[kind];
+    if (!field) return null;
+    const isOther = (row) => row[field] !== undefined && row[field] !== null && String(row[field]) !== value;
+    let isNarrower = false;
+    const keep = (rows) => {
+      if (!Array.isArray(rows)) return rows;
+      const kept = rows.filter((row) => !isOther(row));
+      if (kept.length === 0 && rows.length > 0) throw new RangeError(`no row of ${kind} ${value}`);
+      isNarrower ||= kept.length < rows.length;
+      return kept;
+    };
+    try {
+      const used = usedData(spec);
+      const narrowed = mapValues(spec, keep);
+      for (const name of Object.keys(narrowed.datasets ?? {})) {
+        if (used.has(name)) narrowed.datasets[name] = keep(narrowed.datasets[name]);
+      }
+      return isNarrower ? narrowed : null;
+    } catch (error) {
+      if (error instanceof RangeError) return null;
+      throw error;
+    }
+  }
+
+  /** The names of the data that some view reads. */
+  function usedData(spec) {
+    const own = spec.data?.name ? [spec.data.name] : [];
+    const inner = [...panels(spec), ...(spec.layer ?? []), ...(spec.spec ? [spec.spec] : [])];
+    return new Set([...own, ...inner.flatMap((view) => [...usedData(view)])]);
+  }
+
+  /** A copy in which the inline rows of every view are mapped. */
+  function mapValues(spec, map) {
+    const copy = { ...spec };
+    if (copy.datasets) copy.datasets = { ...copy.datasets };
+    if (copy.data?.values) copy.data = { ...copy.data, values: map(copy.data.values) };
+    for (const part of [...CONCATENATIONS, "layer"]) {
+      if (copy[part]) copy[part] = copy[part].map((view) => mapValues(view, map));
+    }
+    if (copy.spec) copy.spec = mapValues(copy.spec, map);
+    return copy;
+  }
+
+  /** The description with its panels below one another, for narrow screens. */
+  function stack(spec) {
+    const stacked = { ...spec };
+    if (stacked.hconcat) {
+      stacked.vconcat = stacked.hconcat;
+      delete stacked.hconcat;
+    }
+    if (stacked.concat || stacked.facet) stacked.columns = 1;
+    for (const way of CONCATENATIONS) {
+      if (stacked[way]) stacked[way] = stacked[way].map(stack);
+    }
+    return stacked;
+  }
+
+  Object.assign(mnemoscope, { narrow, stack });
+})();
