@@ -1,0 +1,83 @@
+"""What a reader of a study's numbers should be careful of, as claims in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from mnemoscope.analyses import AnalysisResult
+from mnemoscope.analyses.factors import SMALL_STRATUM, FactorsResult
+from mnemoscope.report.claims import Claim, longest_row
+from mnemoscope.report.rows import records
+from mnemoscope.report.spoken import counted, joined, plural, share_words
+from mnemoscope.report.study_facts import StudyFacts
+
+
+def cautions(results: Mapping[str, AnalysisResult], facts: StudyFacts) -> list[Claim]:
+    """One claim about what was scored and one about how firm the numbers are, where there is something to tell."""
+    factors = results.get("factors")
+    kinds = (list(_about_scores(facts)), list(_about_texts(factors, facts)), list(_about_numbers(factors)))
+    return [Claim(" ".join(sentences), "warning") for sentences in kinds if sentences]
+
+
+def _about_scores(facts: StudyFacts) -> Iterator[str]:
+    if facts.mode == "imported":
+        yield (
+            "These scores were computed elsewhere and imported: only how many tokens matched is known, so nothing here "
+            "can tell how they came about, nor how many hang on near-ties."
+        )
+    if facts.mode == "exact":
+        yield (
+            "Only whole recitations and first mistakes were scored (mode exact): sequences that are half right count "
+            "as not recited, and scores are not compared between models."
+        )
+    if facts.missing_models:
+        yield f"Not scored yet: {joined(facts.missing_models)}."
+    if len(facts.models) == 1:
+        yield "One model was scored: nothing here compares models."
+
+
+def _about_texts(factors: AnalysisResult | None, facts: StudyFacts) -> Iterator[str]:
+    member = facts.groups.get("member")
+    if member is not None and member.drawn == "listed":
+        yield (
+            "The sequences were chosen by a list, not at random: the shares speak of that list, not of the whole "
+            "training text."
+        )
+    if member is not None and member.drawn == "sample":
+        yield f"The shares are of {plural(member.num_sequences, 'sequence')} drawn at random from the training text."
+    if member is not None and member.num_short:
+        yield f"{plural(member.num_short, 'sequence')} of the training text were too short and are left out."
+    if isinstance(factors, FactorsResult):
+        row = longest_row(factors)
+        if row is not None and row["num_unique"] is None and facts.mode != "imported":
+            yield "Whether sequences are copies of one another is not known."
+        if row is not None and row["num_unique"] not in (None, row["num_sequences"]):
+            unique = counted(row, "num_unique", "num_sequences")
+            yield f"Only {unique} sequences differ from one another; intervals take that into account."
+
+
+def _about_numbers(factors: AnalysisResult | None) -> Iterator[str]:
+    """Near-ties that could come out otherwise, and shares of few sequences."""
+    if not isinstance(factors, FactorsResult):
+        return
+    row = longest_row(factors)
+    if row is not None and row["num_fragile"]:
+        # Not an interval: how far the share would move if all of them fell the same way.
+        low, high = (f"{100 * row[f'share_if_flipped_{end}']:.1f}" for end in ("low", "high"))
+        yield (
+            f"For {counted(row, 'num_fragile', 'num_sequences')} sequences the model's two best tokens came so close "
+            "somewhere that another machine may choose otherwise; whatever it chose, the share at these lengths, "
+            f"{share_words(row)}, would lie between {low} and {high} %."
+        )
+    small = small_strata(factors)
+    if small[0]:
+        yield (
+            f"{small[0]:,} of the {small[1]:,} shares by model, length, copies and training step rest on fewer than "
+            f"{SMALL_STRATUM} different sequences; they are marked."
+        )
+
+
+def small_strata(factors: FactorsResult) -> tuple[int, int]:
+    """Shares of full matches that rest on few unique sequences, and all of them; steps stand in `memorized` too."""
+    rows = [row for table in (factors.memorized, factors.repeat_classes) for row in records(table)]
+    return sum(bool(row["small_stratum"]) for row in rows), len(rows)

@@ -1,0 +1,170 @@
+"""What transitions, frequency, entropy, embeddings and prediction say, as short claims in plain words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final
+
+from mnemoscope.analyses import AnalysisResult
+from mnemoscope.analyses import Verdict as Judgement
+from mnemoscope.analyses.boundary import EXPLAINED, NO_DIFFERENCE, NOT_BEYOND, SURVIVES, TOO_FEW, TOO_WIDE
+from mnemoscope.analyses.embedding_finding import CLAIMS
+from mnemoscope.analyses.transitions import TransitionsResult
+from mnemoscope.intervals import format_share
+from mnemoscope.report.claims import STATES, Claim
+from mnemoscope.report.rows import Record, records
+from mnemoscope.report.spoken import joined, plural, points_words, share_words
+
+BOUNDARY_WORDS: Final = {
+    SURVIVES: "it goes beyond what selection explains",
+    NOT_BEYOND: "text never seen shows it too",
+    EXPLAINED: "selection can explain it",
+    NO_DIFFERENCE: "there is none",
+    TOO_WIDE: "the interval is too wide to tell",
+    TOO_FEW: "there are too few sequences to tell",
+}
+_PREFIX: Final = "verdict of "
+
+
+def persistence_claim(result: TransitionsResult) -> Claim:
+    """Whether what one model recites, the next does too."""
+    figures, verdict = result.finding.figures, result.finding.verdict
+    kept = kept_row(result)
+    if kept is None:
+        return Claim("No two models were compared on the same training sequences.", "undecided")
+    later = {"size": "the next larger", "step": "the next checkpoint", "final": "the final model"}
+    next_ = f"{kept['model_to']} ({later.get(str(figures['relation']), 'the next')})"
+    if kept["share"] is None:
+        words = f"{kept['model_from']} recites nothing that {next_} could keep"
+    else:
+        words = (
+            f"Of the {plural(kept['num_sequences'], 'sequence')} that {kept['model_from']} recites, {next_} recites "
+            f"{kept['num_chosen']:,} too, {share_words(kept)}"
+        )
+    told, of = figures["dominance_num_dominant"], figures["dominance_num_levels"]
+    words += f". Staying in its class of score is a sequence's commonest fate in {told} of {of} classes"
+    if "growth_num_levels" in figures:
+        rising, levels = figures["growth_num_rising"], figures["growth_num_levels"]
+        words += f", and becomes commoner with size in {rising} of {levels}"
+    return Claim(f"{words}.", STATES[verdict])
+
+
+def kept_row(result: TransitionsResult) -> Record | None:
+    """What became of the memorized set at the finding's last pair and cell."""
+    figures = result.finding.figures
+    names = ("relation", "context_from", "continuation_from", "group")
+    rows = [
+        row
+        for row in records(result.kept_gained_lost)
+        if row["fate"] == "kept" and all(row[name] == figures.get(name) for name in names)
+    ]
+    return rows[-1] if rows else None
+
+
+def boundary_claim(name: str, result: AnalysisResult) -> Claim:
+    """Whether the boundary effect of frequency or of entropy is more than selection."""
+    counts = boundary_counts(result)
+    what = {
+        "frequency": "rarer words where recitation breaks off",
+        "entropy": "a less certain model where recitation breaks off",
+    }[name]
+    if not counts:
+        return Claim(f"Published: {what}. No model's sample allowed a test.", "undecided")
+    total = sum(counts.values())
+    told = joined([f"{BOUNDARY_WORDS[verdict]} in {count}" for verdict, count in counts.items()])
+    lead = {
+        "holds": "is found, beyond what choosing sequences by their score brings about by itself",
+        "fails": "is not shown to be more than an artefact of choosing sequences by their score",
+        "undecided": "cannot be told from an artefact of choosing sequences by their score",
+    }[result.finding.verdict]
+    among = f"of {plural(total, 'model')}" if total > 1 else "the one model"
+    told = told if total > 1 else BOUNDARY_WORDS[next(iter(counts))] + " in"
+    return Claim(f"The published boundary effect ({what}) {lead}: {told} {among}.", STATES[result.finding.verdict])
+
+
+def boundary_counts(result: AnalysisResult) -> Counter[str]:
+    """How many models came to each verdict of the boundary test, survivors first."""
+    figures = result.finding.figures
+    found = Counter(str(value) for name, value in figures.items() if name.startswith(_PREFIX))
+    return Counter({verdict: found[verdict] for verdict in BOUNDARY_WORDS if found[verdict]})
+
+
+EMBEDDING_WORDS: Final[Mapping[str, str]] = {
+    CLAIMS[0]: "similar scores lie side by side",
+    CLAIMS[1]: "the distance between scores shrinks while decoding, their direction staying",
+    CLAIMS[2]: "larger models spread scores further apart",
+}
+
+
+def embedding_states(result: AnalysisResult) -> dict[str, Judgement]:
+    """Of each published claim about embeddings whether it holds here; empty where nothing was compared."""
+    figures = result.finding.figures
+    if "num_models" not in figures:
+        return {}
+    failed, open_ = (str(figures.get(name) or "").split(", ") for name in ("not_reproduced", "undecided"))
+    return {name: "fails" if name in failed else "undecided" if name in open_ else "holds" for name in CLAIMS}
+
+
+def embedding_claim(result: AnalysisResult) -> Claim:
+    """Which of the published patterns of internal states are found."""
+    states = embedding_states(result)
+    if not states:
+        return Claim(
+            "Whether a model's internal states (embeddings) tell memorized text from other cannot be told: too few "
+            "sequences of different scores.",
+            "undecided",
+        )
+    parts = [
+        f"{title}: {joined([EMBEDDING_WORDS[name] for name, state in states.items() if state == wanted])}"
+        for wanted, title in (("holds", "found"), ("fails", "not found"), ("undecided", "undecided"))
+        if wanted in states.values()
+    ]
+    words = "; ".join(parts)
+    return Claim(
+        f"Published patterns in the models' internal states (embeddings) while they recite. {words[0].upper()}"
+        f"{words[1:]}.",
+        STATES[result.finding.verdict],
+    )
+
+
+def prediction_claim(result: AnalysisResult) -> Claim:
+    """Whether it can be foreseen what a model will recite."""
+    figures = result.finding.figures
+    tokens = _figure(figures, "context_token_accuracy")
+    if tokens is None:
+        return Claim("Whether recitation can be foreseen cannot be told: no predictor could be tested.", "undecided")
+    words = (
+        f"From the context alone, before {figures['model']} writes a word, a trained predictor says of "
+        f"{format_share(*tokens)} of the tokens rightly whether they will match "
+        f"({plural(_count(figures), 'test sequence')}, every score weighing the same)"
+    )
+    best, gain = figures.get("context_token_accuracy_best_baseline"), _figure(figures, "context_token_accuracy_gain")
+    if best is None or gain is None:
+        return Claim(f"{words}. No simpler method was tested beside it.", "undecided")
+    lead = {
+        "holds": "It beats every simpler method",
+        "fails": "It does not beat every simpler method",
+        "undecided": "Whether it beats every simpler method is open",
+    }[result.finding.verdict]
+    beaten = f"surely ahead of {figures['num_baselines_beaten']} of {figures['num_baselines']}"
+    against = f"{points_words(*gain, signed=True)} against the best, {best}"
+    return Claim(f"{words}. {lead}: {beaten}, {against}.", STATES[result.finding.verdict])
+
+
+def flagging_words(result: AnalysisResult) -> str:
+    """What ranking sequences as they come would find among the first hundredth; empty where nobody ranked."""
+    recall = _figure(result.finding.figures, "recall_at_1_percent")
+    if recall is None:
+        return ""
+    return f"of sequences as they come, the hundredth ranked first holds {format_share(*recall)} of all full matches"
+
+
+def _figure(figures: Mapping[str, Any], name: str) -> tuple[float, float, float] | None:
+    values = [figures.get(f"{name}{end}") for end in ("", "_low", "_high")]
+    known = [float(value) for value in values if isinstance(value, int | float)]
+    return (known[0], known[1], known[2]) if len(known) == len(values) else None
+
+
+def _count(figures: Mapping[str, Any]) -> int:
+    return int(figures.get("num_sequences") or 0)

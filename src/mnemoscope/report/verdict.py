@@ -1,0 +1,175 @@
+"""The verdict: what a study found, in words that a layman understands in a minute.
+
+Pure: results and facts in, text out. Every number is one of the tables' or the findings'; nothing is computed here but
+which sentence is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+from mnemoscope.analyses import AnalysisResult
+from mnemoscope.analyses import Verdict as Judgement
+from mnemoscope.analyses.embeddings import EmbeddingsResult
+from mnemoscope.analyses.entropy import EntropyResult
+from mnemoscope.analyses.factors import FactorsResult
+from mnemoscope.analyses.frequency import FrequencyResult
+from mnemoscope.analyses.prediction import PredictionResult
+from mnemoscope.analyses.transitions import TransitionsResult
+from mnemoscope.report.cautions import cautions
+from mnemoscope.report.claims import (
+    Claim,
+    State,
+    amount_claim,
+    control_claim,
+    copies_claim,
+    excess_row,
+    length_claim,
+    longest_row,
+    reference_rows,
+    size_claim,
+    step_claim,
+)
+from mnemoscope.report.perspective_claims import (
+    boundary_claim,
+    embedding_claim,
+    embedding_states,
+    persistence_claim,
+    prediction_claim,
+)
+from mnemoscope.report.rows import last_checkpoints, records
+from mnemoscope.report.spoken import bound_words, counted, joined, plural, share_words
+from mnemoscope.report.study_facts import StudyFacts
+
+__all__ = ["Claim", "State", "Verdict", "published_states", "verdict"]
+
+LOW_BINS: Final = 4
+"""Score bins 0 to 3: scores below 0.3."""
+
+
+class Verdict(NamedTuple):
+    """One sentence, and the claims behind it, most important first."""
+
+    headline: str
+    claims: tuple[Claim, ...]
+
+
+def verdict(results: Mapping[str, AnalysisResult], facts: StudyFacts) -> Verdict:
+    """What was found, what was not, what is undecided, and what to be careful of: 14 claims at most."""
+    return Verdict(_headline(results), tuple(_claims(results, facts)))
+
+
+def _headline(results: Mapping[str, AnalysisResult]) -> str:
+    factors = results.get("factors")
+    row = longest_row(factors) if isinstance(factors, FactorsResult) else None
+    if not isinstance(factors, FactorsResult) or row is None:
+        return "No sequence of the training text has been scored yet."
+    control = excess_row(factors, row)
+    if row["num_memorized"] == 0:
+        bound = bound_words(row["share_high"])
+        return f"{row['model']} recites none of {plural(row['num_sequences'], 'training sequence')} ({bound} could be)."
+    counts = counted(row, "num_memorized", "num_sequences")
+    words = f"{row['model']} recites {counts} training sequences word for word"
+    if control is None:
+        return f"{words}, {share_words(row)}; how much of this is guessing is not known, as no unseen text was scored."
+    unseen = counted(control, "num_control_memorized", "num_control_sequences")
+    return f"{words}, {share_words(row)}, against {unseen} sequences that it never saw."
+
+
+def _claims(results: Mapping[str, AnalysisResult], facts: StudyFacts) -> Iterator[Claim]:
+    factors = results.get("factors")
+    if isinstance(factors, FactorsResult):
+        yield amount_claim(factors)
+        if longest_row(factors) is not None:
+            told = (control_claim, size_claim, copies_claim, length_claim, step_claim)
+            yield from (claim for tell in told if (claim := tell(factors)) is not None)
+    yield _published_claim(results)
+    for name, result in results.items():
+        match result:
+            case TransitionsResult():
+                yield persistence_claim(result)
+            case FrequencyResult() | EntropyResult():
+                yield boundary_claim(name, result)
+            case EmbeddingsResult():
+                yield embedding_claim(result)
+            case PredictionResult():
+                yield prediction_claim(result)
+            case _:
+                pass
+    yield from cautions(results, facts)
+
+
+def published_states(results: Mapping[str, AnalysisResult]) -> dict[str, Judgement | None]:
+    """Of each published finding whether it holds here; None where this study did not ask."""
+    states: dict[str, Judgement | None] = dict.fromkeys(
+        (*_FACTOR_FINDINGS, *_FINDINGS.values(), *_EMBEDDING_FINDINGS.values())
+    )
+    factors = results.get("factors")
+    if isinstance(factors, FactorsResult):
+        states |= _factor_states(factors)
+    for name, words in _FINDINGS.items():
+        if name in results:
+            states[words] = results[name].finding.verdict
+    if "embeddings" in results:
+        for name, state in embedding_states(results["embeddings"]).items():
+            states[_EMBEDDING_FINDINGS[name]] = state
+    return states
+
+
+_FACTOR_FINDINGS: Final = (
+    "larger models memorize more",
+    "longer contexts bring out more",
+    "most scores stay below 0.3",
+)
+_FINDINGS: Final = {
+    "transitions": "scores persist from model to model, ever more with size",
+    "frequency": "words are rarer where recitation breaks off",
+    "entropy": "the model is less sure where recitation breaks off",
+}
+_EMBEDDING_FINDINGS: Final = {
+    "the order of scores": "internal states lie in the order of scores",
+    "distance shrinking at a steady cosine": "their distance shrinks while decoding",
+    "larger models spreading further": "larger models spread them further",
+}
+
+
+def _factor_states(factors: FactorsResult) -> dict[str, Judgement | None]:
+    figures = factors.finding.figures
+    size: Judgement | None = factors.finding.verdict if "smallest_model" in figures else None
+    context: Judgement | None = None
+    if "context_num_models" in figures:
+        rising, falling, of = (figures[f"context_num_{name}"] for name in ("rising", "falling", "models"))
+        context = "holds" if rising == of else "fails" if falling and not rising else "undecided"
+    return dict(zip(_FACTOR_FINDINGS, (size, context, _judge_low_scores(factors)), strict=True))
+
+
+def _judge_low_scores(factors: FactorsResult) -> Judgement | None:
+    """Whether more than half of the sequences score below 0.3 in every final model; None without scores."""
+    rows = [row for row in reference_rows(factors, records(factors.bins)) if row["group"] == "member"]
+    rows = last_checkpoints(rows)
+    halves = [
+        2 * sum(row["num_chosen"] for row in rows if row["model"] == model and row["bin"] < LOW_BINS) > num_sequences
+        for model, num_sequences in {row["model"]: row["num_sequences"] for row in rows}.items()
+        if num_sequences
+    ]
+    if not halves:
+        return None
+    return "holds" if all(halves) else "undecided" if any(halves) else "fails"
+
+
+def _published_claim(results: Mapping[str, AnalysisResult]) -> Claim:
+    """The published findings in one list: which hold, which fail, which are open, which were not asked."""
+    states = published_states(results)
+    asked = sum(state is not None for state in states.values())
+    parts = [
+        f"{sum(state == wanted for state in states.values())} {verb} "
+        f"({joined([words for words, state in states.items() if state == wanted])})"
+        for wanted, verb in (("holds", "hold here"), ("fails", "are not found"), ("undecided", "cannot be told"))
+        if wanted in states.values()
+    ]
+    unasked = [words for words, state in states.items() if state is None]
+    rest = f" Not asked: {joined(unasked)}." if unasked else ""
+    if not asked:
+        return Claim(f"None of {len(states)} published findings is tested here.{rest}", "plain")
+    return Claim(f"Of {len(states)} published findings, {joined(parts)}.{rest}", "plain")
