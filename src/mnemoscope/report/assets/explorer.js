@@ -1,6 +1,7 @@
 "use strict";
 // The explorer of sequences: filters, a list, and the chosen one. The page and `mnemoscope view` give it a source:
 //   list(filter, cursor) -> Promise<{total, rows, next, note}>      get(group, id) -> Promise<{sequence, texts}>
+//   and, if totals can be null at first, count(filter) -> Promise<total>
 (() => {
   const { element, select, drawSequence, showProbability } = mnemoscope;
   const TYPING_MILLISECONDS = 250;
@@ -87,11 +88,20 @@
         shown.total = answer.total;
         parts.note.textContent = answer.note ?? note ?? "";
         writeList(cursor === null ? 0 : shown.rows.length - answer.rows.length);
+        if (shown.total === null && source.count) countLater(asked);
       } catch (error) {
         if (asked === shown.asked) parts.count.textContent = `The list could not be had: ${error.message}`;
       } finally {
         if (asked === shown.asked) parts.list.removeAttribute("aria-busy");
       }
+    }
+
+    /** How many there are in all, where the source takes longer for that than for the first of them. */
+    async function countLater(asked) {
+      const total = await source.count({ ...state }).catch(() => null);
+      if (asked !== shown.asked || total === null) return;
+      shown.total = total;
+      parts.count.textContent = countOf(shown);
     }
 
     function writeList(from) {
@@ -122,7 +132,8 @@
       const row = shown.rows[index];
       if (!row) {
         shown.selected = null;
-        parts.sequence.replaceChildren(element("p", { class: "empty" }, "No sequence fits these filters."));
+        const words = shown.next === null ? "No sequence fits these filters." : "None so far; there are more to look through.";
+        parts.sequence.replaceChildren(element("p", { class: "empty" }, words));
         delete parts.sequence.dataset.id;
         return;
       }
