@@ -108,10 +108,15 @@ def _read(table: pa.Table, *, context: int, continuation: int, n_max: int, seed:
     )
 
 
-def _smallest(rows: _Candidates, per_stratum: int) -> _Candidates:
-    """The rows with the smallest draws of each stratum; ties, if there were any, go by sequence_id."""
-    order = np.lexsort((rows.sequence_id, rows.draw, rows.num_matched))
-    num_matched = rows.num_matched[order]
-    _, first, count = np.unique(num_matched, return_index=True, return_counts=True)
+def smallest_draws(
+    sequence_id: NDArray[np.int64], draw: NDArray[np.uint64], stratum: NDArray[np.int64], *, per_stratum: int
+) -> NDArray[np.int64]:
+    """The rows with the smallest draws of each stratum, by stratum and draw; ties, if any, go by sequence_id."""
+    order = np.lexsort((sequence_id, draw, stratum))
+    _, first, count = np.unique(stratum[order], return_index=True, return_counts=True)
     place = np.arange(len(order)) - np.repeat(first, count)
-    return rows.at(order[place < per_stratum])
+    return order[place < per_stratum]
+
+
+def _smallest(rows: _Candidates, per_stratum: int) -> _Candidates:
+    return rows.at(smallest_draws(rows.sequence_id, rows.draw, rows.num_matched, per_stratum=per_stratum))

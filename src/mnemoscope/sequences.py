@@ -81,8 +81,10 @@ def read_many(study: Study, picks: Sequence[SequencePick], *, corpora: Corpora |
     Opens each shard that holds one of them once, each table of traces once, and the corpora once, unless `corpora`
     brings them along open.
     """
-    groups = tuple(group for group in GROUPS if any(pick.group == group for pick in picks))
-    wanted = {group: _ids(pick.sequence_id for pick in picks if pick.group == group) for group in groups}
+    groups: tuple[Group, ...] = tuple(group for group in GROUPS if any(pick.group == group for pick in picks))
+    wanted: dict[Group, _IdArray] = {
+        group: _ids(pick.sequence_id for pick in picks if pick.group == group) for group in groups
+    }
     corpora = open_corpora(study, groups=groups) if corpora is None else corpora
     rows, traces = _read_rows(study, wanted), _read_traces(study, wanted)
     true_tokens: dict[SequencePick, TrueTokens] = {}

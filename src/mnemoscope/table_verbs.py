@@ -19,6 +19,7 @@ def show(
     model: str | None = None,
     context: int | None = None,
     group: Literal["member", "control"] = "member",
+    redact: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """One sequence: context, truth and generation token under token, and its scores under every model.
 
@@ -34,6 +35,9 @@ def show(
         After how many tokens (default: the first that was traced, else the shortest).
     group
         Whether it is a row of the corpus or of the control.
+    redact
+        Hide what looks like e-mail addresses, telephone numbers, keys, card and account numbers, and all tokens after
+        50 in a row.
     """
     from rich.console import Console
 
@@ -41,7 +45,7 @@ def show(
     from mnemoscope.sequences import read_sequence
     from mnemoscope.store import open_study
 
-    view = read_sequence(open_study(folder), sequence, group=group, label=model, context=context)
+    view = read_sequence(open_study(folder), sequence, group=group, label=model, context=context, redact=redact)
     print_sequence(view, Console())
 
 

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from mnemoscope.report.escapes import escape
 from mnemoscope.report.layout import PIPE_WIDTH, Column, console_width, lay_out_pieces, literal, print_table
+from mnemoscope.sequence_facts import HIDDEN
 from mnemoscope.sequence_view import SequenceView
 
 WIDTH_IN_PIPE: Final = 100
@@ -40,13 +41,14 @@ class _Signs(NamedTuple):
 
     space: str
     bars: str
+    hidden: str
     encoding: str
 
 
 def print_sequence(view: SequenceView, console: Console) -> None:
     """Prints everything that is known of a sequence; plain in a pipe."""
     is_unicode = console.encoding.startswith("utf")
-    signs = _Signs("·" if is_unicode else "_", BARS if is_unicode else DIGITS, console.encoding)
+    signs = _Signs(*(("·", BARS, "█") if is_unicode else ("_", DIGITS, "#")), console.encoding)
     width = console.width if console.is_terminal else WIDTH_IN_PIPE
     for line in _head(view):
         _print(line, console)
@@ -145,7 +147,12 @@ def _largest_entropy(view: SequenceView) -> float:
 
 
 def _show(view: SequenceView, token: int, signs: _Signs) -> str:
-    """A token's text, spaces made visible; its id where it has no text by itself, or no tokenizer is known."""
+    """A token's text, spaces made visible; its id where it has no text by itself, or no tokenizer is known.
+
+    A sign of its own where it is redacted.
+    """
+    if token == HIDDEN:
+        return signs.hidden
     if view.texts is None:
         return str(token)
     if token not in view.texts:
