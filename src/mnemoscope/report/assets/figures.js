@@ -1,7 +1,7 @@
 "use strict";
 // Figures: drawn when they come near, again when the theme or a choice changes; their cells can be chosen.
 (() => {
-  const { element, saveFile, fileName, narrow, stack } = mnemoscope;
+  const { element, saveFile, fileName, narrow, stack, darken, onPaper, withoutHover } = mnemoscope;
   const LARGEST_SCALE = 1.3;
   const SMALLEST_SCALE = 0.85; // of 12-pixel type; below it panels go below one another, or the figure's box scrolls
   const PNG_SCALE = 3;
@@ -20,8 +20,12 @@
     const byBox = new Map(figures.map((figure) => [figure.box, figure]));
     const draw = (box) => byBox.get(box).draw();
     figures.forEach((figure) => near.observe(figure.box));
+    /** Every figure, and what paper needs of it, one after the other. */
     const drawAll = async () => {
-      for (const figure of figures) await figure.draw();
+      for (const figure of figures) {
+        await figure.draw();
+        await figure.drawForPaper();
+      }
     };
     return {
       drawAll,
@@ -44,10 +48,11 @@
     }
 
     async function drawNow(theme) {
-      let drawn = await embed(themed(state.shown, theme === "dark" ? darkConfig : null), tooltip);
+      const shown = theme === "dark" ? darken(state.shown, darkConfig) : onPaper(state.shown);
+      let drawn = await embed(shown, tooltip);
       if (scaleOf(drawn.svg) < SMALLEST_SCALE) {
         drawn.view.finalize();
-        drawn = await embed(themed(stack(state.shown), theme === "dark" ? darkConfig : null), tooltip);
+        drawn = await embed(stack(shown), tooltip);
       }
       state.view?.finalize();
       state.view = drawn.view;
@@ -56,6 +61,16 @@
       if (spec.usermeta?.cells) makeCells(drawn.svg, onCell, tooltip);
       drawn.svg.setAttribute("aria-label", box.getAttribute("aria-label") ?? "");
       box.dataset.drawn = theme;
+    }
+
+    /** A light copy beside a dark figure, for printers; a light figure is its own. */
+    async function drawForPaper() {
+      box.querySelector(".plot-paper")?.remove();
+      if (!isDark()) return;
+      const { holder, view } = await embed(onPaper(withoutHover(state.shown)), null);
+      view.finalize();
+      holder.className = "plot-paper";
+      plot.after(holder);
     }
 
     function fail(error) {
@@ -80,27 +95,12 @@
     }
 
     const isDrawn = () => box.dataset.drawn !== undefined;
-    return { box, draw, choose, isDrawn, shown: () => state.shown };
+    return { box, draw, drawForPaper, choose, isDrawn, shown: () => state.shown };
   }
 
   /** Pixels that a figure may take; a closed part of the page has none yet, and is taken to be as wide as its section. */
   function roomOf(plot) {
     return plot.clientWidth || plot.closest("section")?.clientWidth || 600;
-  }
-
-  /** The description in the dark theme, or as it is; its background is the page's. */
-  function themed(spec, darkConfig) {
-    const config = darkConfig ? merge(spec.config ?? {}, darkConfig) : { ...spec.config };
-    return { ...spec, config: { ...config, background: null } };
-  }
-
-  function merge(one, other) {
-    const merged = { ...one };
-    for (const [key, value] of Object.entries(other)) {
-      const isInner = value && typeof value === "object" && !Array.isArray(value) && typeof merged[key] === "object";
-      merged[key] = isInner ? merge(merged[key] ?? {}, value) : value;
-    }
-    return merged;
   }
 
   /** A description as SVG in a holder of its own. No code is made from text: the interpreter runs expressions. */
@@ -131,7 +131,7 @@
     };
     for (const [way, save] of Object.entries(ways)) {
       figure.box.querySelector(`[data-action="figure-${way}"]`)?.addEventListener("click", async () => {
-        const { view } = await embed(figure.shown(), null);
+        const { view } = await embed(withoutHover(figure.shown()), null);
         await save(view);
         view.finalize();
       });

@@ -1,5 +1,5 @@
 "use strict";
-// A figure's description narrowed to the reader's choice of model, context and continuation.
+// A figure's description made another: narrowed to what the reader chose, stacked for a phone, darkened, for paper.
 (() => {
   const CONCATENATIONS = ["hconcat", "vconcat", "concat"];
 
@@ -108,5 +108,44 @@
     return stacked;
   }
 
-  Object.assign(mnemoscope, { narrow, stack });
+  /** The description on the dark page: the theme's colours, and for its own colours what it says they become. */
+  function darken(spec, darkConfig) {
+    const known = spec.usermeta?.dark_colors ?? {};
+    const { datasets, usermeta, config, ...drawn } = spec;
+    return { ...recolor(drawn, known), datasets, usermeta, config: mergeColors(recolor(config ?? {}, known), darkConfig) };
+  }
+
+  /** Every text that names a known colour, but for those among rows, becomes its dark twin. */
+  function recolor(value, known) {
+    if (typeof value === "string") return known[value] ?? value;
+    if (Array.isArray(value)) return value.map((one) => recolor(one, known));
+    if (value === null || typeof value !== "object") return value;
+    return Object.fromEntries(
+      Object.entries(value).map(([name, one]) => [name, name === "values" ? one : recolor(one, known)]),
+    );
+  }
+
+  /** The config with the colours of another: a figure keeps its own sizes and places. */
+  function mergeColors(config, other) {
+    const merged = { ...config };
+    for (const [name, value] of Object.entries(other)) {
+      if (name === "background" || /color/i.test(name)) merged[name] = value;
+      else if (value && typeof value === "object" && !Array.isArray(value)) merged[name] = mergeColors(merged[name] ?? {}, value);
+    }
+    return merged;
+  }
+
+  /** The description on the light page, whose background shows through. */
+  const onPaper = (spec) => ({ ...spec, config: { ...spec.config, background: null } });
+
+  /** As it stands in files: without the marks that only a pointer finds. */
+  function withoutHover(spec) {
+    const kept = { ...spec };
+    for (const part of [...CONCATENATIONS, "layer"]) {
+      if (kept[part]) kept[part] = kept[part].filter((view) => !view.name?.startsWith("hover")).map(withoutHover);
+    }
+    return kept;
+  }
+
+  Object.assign(mnemoscope, { narrow, stack, darken, onPaper, withoutHover });
 })();

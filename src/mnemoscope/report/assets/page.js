@@ -13,7 +13,7 @@
   wireCopies();
   wirePrint();
   wireContents();
-  theme.onChange(figures.redraw);
+  theme.onChange(() => figures.redraw().then(figures.drawAll));
   addEventListener("resize", afterQuiet(200, figures.redraw));
   document.body.dataset.ready = "true";
 

@@ -4,6 +4,7 @@
   const { element, showProbability } = mnemoscope;
   const MAX_CELL = 24; // characters of a token that are shown
   const LEAST_SCALE_NATS = 4; // so that the calm of a recited sequence looks calm
+  const UNKNOWN = -1; // other negative tokens are hidden ones
   const MARKS = {
     "=": "the model says the same",
     x: "the model says another token",
@@ -121,14 +122,14 @@
   /** The generated token; where it is not stored, the truth if it matched. */
   function generatedOf(view, index, mark) {
     const token = view.trace?.generated?.[index];
-    if (token !== undefined && token !== null && token >= 0) return textOf(view, token, index);
+    if (token !== undefined && token !== null && token !== UNKNOWN) return textOf(view, token, index);
     return mark === "=" ? textOf(view, view.sequence.tokens?.[index], index) : { text: "?", whole: null };
   }
 
   /** A token's text with its spaces made visible, cut where it is long; its id where it has no text of its own. */
   function textOf({ texts, isHidden }, token, index) {
     if (token === undefined || token === null) return { text: "?", whole: null };
-    if (isHidden.has(index) || token < 0) return { text: "▒▒", whole: "hidden: redacted" };
+    if (token < 0 || isHidden.has(index)) return { text: "▒▒", whole: "hidden: redacted" };
     const whole = texts[token];
     if (whole === undefined) return { text: `<${token}>`, whole: `token ${token}: no text by itself` };
     const seen = whole.replaceAll(" ", "·");
@@ -188,14 +189,16 @@
     const score = sequence.scores?.[model]?.[place] ?? null;
     const isChosen = model === chosen.model && study.contexts[place] === chosen.context;
     const first = score?.first_mismatch ?? null;
+    const named = element("th", { scope: "rowgroup", rowspan: study.contexts.length }, study.models[model].label);
     const cells = [
-      element("th", { scope: "row" }, place === 0 ? study.models[model].label : element("span", { class: "again" }, study.models[model].label)),
+      place === 0 ? named : null,
       numberCell(String(study.contexts[place])),
       ...study.continuations.map((length, index) => matchCell(score?.num_matched?.[index] ?? null, length)),
       numberCell(first === null ? "?" : first >= n ? "none" : String(first)),
       ...study.continuations.map((_, index) => numberCell(showProbability(score?.log_probability?.[index]))),
     ];
-    return element("tr", { "data-chosen": isChosen ? "true" : null, "aria-current": isChosen ? "true" : null }, cells);
+    const state = isChosen ? "true" : null;
+    return element("tr", { "data-chosen": state, "aria-current": state, "data-first": place === 0 }, cells.filter(Boolean));
   }
 
   const numberCell = (text) => element("td", { class: "number" }, text);

@@ -3,6 +3,7 @@
 (() => {
   const { element, showNumber, saveFile, copyText, fileName } = mnemoscope;
   const PAGE_ROWS = 50;
+  const LAST = ["source", "num_parameters", "num_non_embedding_parameters", "training_step", "interval_method", "unit"];
 
   /** Fills every box of the page that names a table: at once where it lies open, else when it is opened. */
   function makeTables(tables, name) {
@@ -44,17 +45,17 @@
         ),
       );
       more.hidden = state.rows.length <= state.numShown;
-      more.textContent = `More rows: ${(state.rows.length - state.numShown).toLocaleString("en-US")} not shown`;
+      more.textContent = `Show more: ${(state.rows.length - state.numShown).toLocaleString("en-US")} rows left`;
     }
 
     const shown = element(
       "table",
-      {},
-      element("caption", {}, table.caption),
+      { "aria-label": table.caption },
       element("thead", {}, element("tr", {}, heads.map(({ cell }) => cell))),
       body,
     );
     const scroll = { class: "table-scroll", tabindex: "0", role: "region", "aria-label": table.caption };
+    if (!box.closest("details")) box.append(element("p", { class: "table-caption" }, table.caption));
     box.append(element("div", scroll, shown), element("div", { class: "table-foot" }, buttonsOf(table, file), more));
     box.append(element("p", { class: "table-note" }, noteOf(table, constant, box.dataset.table)));
     showRows();
@@ -63,6 +64,7 @@
   /** Columns in which rows differ, and those that say the same in all of them, to be told once. */
   function splitColumns(table) {
     const placed = table.columns.map((column, place) => ({ ...column, place }));
+    placed.sort((one, other) => LAST.indexOf(one.name) - LAST.indexOf(other.name)); // a stable sort: the rest keep their order
     const isConstant = ({ place }) => table.rows.every((row) => row[place] === table.rows[0][place]);
     if (table.rows.length < 2) return { varying: placed, constant: [] };
     return {
@@ -83,7 +85,10 @@
   }
 
   const kindOf = (column) => (column.type === "number" ? "number" : "text");
-  const cellOf = (value, column) => element("td", { class: kindOf(column) }, show(value, column));
+  function cellOf(value, column) {
+    const text = show(value, column);
+    return element("td", { class: kindOf(column), title: text.length > 30 ? text : null }, text);
+  }
 
   function show(value, column) {
     if (value === null || value === undefined) return "–";

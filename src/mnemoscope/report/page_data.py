@@ -1,0 +1,102 @@
+"""What the page's scripts read: plain JSON values of a study and its tables, and their text, safe inside HTML."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from mnemoscope.analyses.agreement import LEVELS, level_of_scores
+from mnemoscope.report.study_facts import StudyFacts
+
+MAX_TABLE_CHARACTERS: Final = 40_000
+"""Of one table's rows that the page carries; the whole lies beside the study's analyses."""
+_MAX_ROWS: Final = 2000
+_DIGITS: Final = 6
+"""Of reals in tables: more than any interval here allows."""
+_ESCAPED: Final = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
+
+
+def study_data(facts: StudyFacts, *, folder: str) -> dict[str, Any]:
+    """The study as figures, tables and explorer know it; `folder` is what a reader types after `mnemoscope show`."""
+    return {
+        "name": facts.name,
+        "folder": folder,
+        "models": [
+            {
+                "label": model.label,
+                "source": model.source,
+                "training_step": model.training_step,
+                "num_parameters": model.num_non_embedding_parameters,
+                "is_final": model.is_final,
+            }
+            for model in facts.models
+        ],
+        "contexts": list(facts.contexts),
+        "continuations": list(facts.continuations),
+        "groups": list(facts.groups),
+        "mode": facts.mode,
+        "traced_contexts": list(facts.traced_contexts),
+        "levels": {str(n): _level_ranges(n) for n in facts.continuations},
+    }
+
+
+def table_data(table: pa.Table, caption: str, *, max_characters: int = MAX_TABLE_CHARACTERS) -> dict[str, Any]:
+    """A table's columns with their meanings, and as many of its first rows as fit; says how many the whole has."""
+    columns = [_plain_column(column) for column in table.slice(0, _MAX_ROWS).columns]
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    ends = np.cumsum([len(dump_json(row)) for row in rows])
+    shown = rows[: max(1, int(np.searchsorted(ends, max_characters, side="right")))]
+    return {
+        "caption": caption,
+        "columns": [_column_data(field) for field in table.schema],
+        "rows": shown,
+        "num_rows": table.num_rows,
+        "is_cut": table.num_rows > len(shown),
+    }
+
+
+def dump_json(value: object) -> str:
+    """JSON that can stand in a script element: no `<`, `>`, `&` or line separator; ValueError where a number is none."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.translate(_ESCAPED)
+
+
+def _level_ranges(continuation: int) -> list[tuple[str, int, int]]:
+    """Each level that occurs, with its fewest and most matched tokens."""
+    level_of = level_of_scores(continuation)
+    places = ((name, np.flatnonzero(level_of == level)) for level, name in enumerate(LEVELS))
+    return [(name, int(found[0]), int(found[-1])) for name, found in places if len(found)]
+
+
+def _column_data(field: pa.Field) -> dict[str, str]:
+    metadata = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+    kind = "flag" if pa.types.is_boolean(field.type) else "number" if _is_number(field.type) else "text"
+    return {
+        "name": field.name,
+        "meaning": metadata.get("meaning", ""),
+        "unit": metadata.get("unit", ""),
+        "type": kind,
+    }
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+
+
+def _plain_column(column: pa.ChunkedArray) -> Sequence[Any]:
+    values: list[Any] = column.to_pylist()
+    if pa.types.is_floating(column.type):
+        return [None if value is None or not math.isfinite(value) else _rounded(value) for value in values]
+    if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
+        return values
+    return [None if value is None else str(value) for value in values]
+
+
+def _rounded(value: float) -> float | int:
+    short = float(f"{value:.{_DIGITS}g}")
+    return int(short) if short.is_integer() and abs(short) < 2**53 else short
