@@ -1,0 +1,75 @@
+"""Sequences whose text holds some words: there is no index, so their windows are read, for a bounded time.
+
+A search goes through the sequences that the other filters leave, in the order of ids, until a page is full or its
+time is up; it says how far it came, and the next page goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from mnemoscope.store import Group
+from mnemoscope.viewer.committed import CommittedShards
+from mnemoscope.viewer.filters import Cursor, Filter
+from mnemoscope.viewer.pages import PAGE_ROWS, ListedRow, last_id, parts_of
+from mnemoscope.viewer.queries import Session
+from mnemoscope.viewer.statements import Row, rows_by_id
+from mnemoscope.viewer.windows import WindowTexts
+
+SEARCH_SECONDS: Final = 1.5
+MAX_SEARCHED_PART: Final = 1 << 15
+_ROWS_AT_ONCE: Final = 256
+_ALL: Final = 2**31
+
+
+class Found(NamedTuple):
+    """A page of a search."""
+
+    rows: tuple[ListedRow, ...]
+    next: Cursor | None
+    num_searched: int
+    """Sequences whose text has been looked at, on the pages before too."""
+
+
+def search(
+    shards: CommittedShards,
+    session: Session,
+    texts: WindowTexts,
+    asked: Filter,
+    cursor: Cursor | None,
+    *,
+    seconds: float = SEARCH_SECONDS,
+) -> Found:
+    """The next sequences whose text holds the filter's words; at least a few hundred are looked at."""
+    _ = texts.corpora  # opened before the time starts
+    ends = time.monotonic() + seconds
+    found: list[ListedRow] = []
+    num_searched = 0 if cursor is None else cursor.num_passed
+    at = cursor
+    for number, part in enumerate(parts_of(shards, asked, cursor, most=MAX_SEARCHED_PART)):
+        if number and time.monotonic() > ends:
+            return Found(
+                tuple(found), Cursor(part.group, part.start, last_id(part, at), num_searched, None), num_searched
+            )
+        statement = rows_by_id(shards.study, part, asked, after=last_id(part, at), limit=_ALL)
+        rows = [Row(*row) for row in session.ask(statement)]
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            session.check()
+            block = rows[start : start + _ROWS_AT_ONCE]
+            hits = _hits(texts, part.group, block, asked.text or "", most=PAGE_ROWS - len(found))
+            found += [ListedRow(part, block[place]) for place in hits]
+            is_full = len(found) == PAGE_ROWS
+            num_done = hits[-1] + 1 if is_full else len(block)
+            num_searched += num_done
+            at = Cursor(part.group, part.start, block[num_done - 1].sequence_id, num_searched, None)
+            if is_full or time.monotonic() > ends:
+                return Found(tuple(found), at, num_searched)
+    return Found(tuple(found), None, num_searched)
+
+
+def _hits(texts: WindowTexts, group: Group, rows: Sequence[Row], words: str, *, most: int) -> list[int]:
+    """The places of the rows that hold the words, `most` of them at the most."""
+    ids = texts.find(group, rows, words)
+    return [place for place, row in enumerate(rows) if row.sequence_id in ids][:most]
