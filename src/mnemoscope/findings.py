@@ -79,7 +79,7 @@ def save_findings(study: Study, results: dict[str, AnalysisResult], *, figures: 
     write_findings(study, results)
     if not figures:
         return []
-    from mnemoscope.report.figures import save_specs  # drawing is heavy
+    from mnemoscope.report.drawing import save_specs  # drawing is heavy
 
     specs = all_specs(study, results)
     return save_specs({name: spec for some in specs.values() for name, spec in some.items()}, study.folder / "figures")

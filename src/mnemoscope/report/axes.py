@@ -7,10 +7,9 @@ import json
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    import altair as alt
+from mnemoscope.report.vega import Spec, channel
 
 MARGIN = 0.09
 """Room left and right of the outermost values, as a part of their span."""
@@ -45,75 +44,69 @@ def dodge(values: Sequence[float], axis: Axis, *, place: int, num_places: int, w
     return [value * 10**shift if axis.logarithmic else value + shift for value in values]
 
 
-def x_encoding(values: Sequence[float], axis: Axis, *, line_characters: int) -> alt.X:
+def x_encoding(values: Sequence[float], axis: Axis, *, line_characters: int) -> Spec:
     """The direction along which things vary; marks are drawn at the column `x`; its title folded to fit a panel."""
-    import altair as alt
-
     places = sorted(set(values))
     title = textwrap.wrap(axis.title, line_characters, break_on_hyphens=False)
     if axis.logarithmic:
         reach = (places[-1] / places[0]) ** MARGIN
         low, high = places[0] / reach, places[-1] * reach
         label = "replace(format(datum.value, '~s'), 'G', 'B')"
-        settings = alt.Axis(values=_ticks(low, high), labelExpr=label, labelSeparation=4, grid=False)
-        return alt.X("x:Q", title=title, scale=alt.Scale(type="log", domain=[low, high], nice=False), axis=settings)
+        settings = {"values": _ticks(low, high), "labelExpr": label, "labelSeparation": 4, "grid": False}
+        return channel("x:Q", title=title, scale={"type": "log", "domain": [low, high], "nice": False}, axis=settings)
     margin = MARGIN * (places[-1] - places[0])
-    scale = alt.Scale(domain=[places[0] - margin, places[-1] + margin], nice=False, zero=False)
+    scale = {"domain": [places[0] - margin, places[-1] + margin], "nice": False, "zero": False}
     if axis.labels:
         label = f"{json.dumps(list(axis.labels))}[datum.value]"
-        settings = alt.Axis(values=places, labelExpr=label, labelOverlap="parity", labelSeparation=5, grid=False)
+        settings = {"values": places, "labelExpr": label, "labelOverlap": "parity", "labelSeparation": 5, "grid": False}
     elif axis.ticks or len(places) <= 8:
-        settings = alt.Axis(values=list(axis.ticks or places), format=",~f", labelSeparation=4, grid=False)
+        settings = {"values": list(axis.ticks or places), "format": ",~f", "labelSeparation": 4, "grid": False}
     else:
-        settings = alt.Axis(format="~s", grid=False, tickCount=4)
-    return alt.X("x:Q", title=title, axis=settings, scale=scale)
+        settings = {"format": "~s", "grid": False, "tickCount": 4}
+    return channel("x:Q", title=title, axis=settings, scale=scale)
 
 
-def linear_shares(values: Sequence[float], *, labels: bool) -> alt.Y:
+def linear_shares(values: Sequence[float], *, labels: bool) -> Spec:
     """Shares from zero on: an interval that reaches down to zero is seen to.
 
     Without `labels` grid lines only, beside a panel that has the numbers: panels of one row share them.
     """
-    import altair as alt
-
-    scale = alt.Scale(domain=[0, 1.04 * max(values) or 1], nice=False)
+    scale = {"domain": [0, 1.04 * max(values) or 1], "nice": False}
     return _shares(
-        scale, alt.Axis(tickCount=5, labelExpr=PERCENT, labels=labels, ticks=labels, domain=labels), labels=labels
+        scale,
+        {"tickCount": 5, "labelExpr": PERCENT, "labels": labels, "ticks": labels, "domain": labels},
+        labels=labels,
     )
 
 
-def decade_shares(values: Sequence[float], *, labels: bool) -> alt.Y:
+def decade_shares(values: Sequence[float], *, labels: bool) -> Spec:
     """Shares in powers of ten, for score bins, which differ by orders of magnitude."""
-    import altair as alt
-
     scale, ticks = decades(values)
     return _shares(
-        scale, alt.Axis(values=ticks, labelExpr=PERCENT, labels=labels, ticks=labels, domain=labels), labels=labels
+        scale,
+        {"values": ticks, "labelExpr": PERCENT, "labels": labels, "ticks": labels, "domain": labels},
+        labels=labels,
     )
 
 
 PERCENT = "format(datum.value * 100, '~g') + ' %'"
 
 
-def _shares(scale: alt.Scale, axis: alt.Axis, *, labels: bool) -> alt.Y:
-    import altair as alt
-
-    return alt.Y("share:Q", title="share of sequences" if labels else None, scale=scale, axis=axis)
+def _shares(scale: Spec, axis: Spec, *, labels: bool) -> Spec:
+    return channel("share:Q", title="share of sequences" if labels else None, scale=scale, axis=axis)
 
 
-def decades(values: Sequence[float]) -> tuple[alt.Scale, list[float]]:
+def decades(values: Sequence[float]) -> tuple[Spec, list[float]]:
     """A scale in powers of ten and its ticks; with zeros among the values one that is linear next to zero."""
-    import altair as alt
-
     positive = [value for value in values if value > 0]
     if not positive:
-        return alt.Scale(domain=[0, 1]), [0, 1]
+        return {"domain": [0, 1]}, [0, 1]
     low, high = min(positive), max(positive)
     if min(values) <= 0:
-        scale = alt.Scale(type="symlog", constant=low, domain=[0, high * 1.1], nice=False)
+        scale = {"type": "symlog", "constant": low, "domain": [0, high * 1.1], "nice": False}
         return scale, [0, *_ticks(2 * low, high * 1.1)]
     low, high = low / 1.15, high * 1.15
-    return alt.Scale(type="log", domain=[low, high], nice=False), _ticks(low, high)
+    return {"type": "log", "domain": [low, high], "nice": False}, _ticks(low, high)
 
 
 def _ticks(low: float, high: float) -> list[float]:

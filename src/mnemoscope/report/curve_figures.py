@@ -7,91 +7,96 @@ control (held-out text) is dotted, the memory-free null dashed; an upright line 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from mnemoscope.analyses.entropy import EntropyResult
 from mnemoscope.analyses.frequency import FrequencyResult
-from mnemoscope.report.theme import theme
+from mnemoscope.report.boundary_figures import draw_boundary
+from mnemoscope.report.figure import (
+    MAX_ROWS,
+    Figure,
+    evenly,
+    model_panel,
+    plain,
+    span,
+    specs_of_figures,
+    told,
+    told_number,
+)
+from mnemoscope.report.theme import COLORS, ORANGE, RULE, TEXT_SIZE
+from mnemoscope.report.vega import Spec, channel, concat, hover, layer, mark
 
-if TYPE_CHECKING:
-    import altair as alt
-
-Spec = dict[str, Any]
 Record = dict[str, Any]
 
-PANEL_WIDTH, PANEL_HEIGHT, MAX_COLUMNS = 270, 170, 2
-ROW_HEIGHT = 14
+PANEL_WIDTH, PANEL_HEIGHT, MAX_COLUMNS = 150, 150, 2
 # Dark to light in the order of the score, told apart by the colour-blind too.
-SCORE_COLORS = {"memorized": "#440154", "half": "#21918c", "unmemorized": "#d98200"}
-KINDS = {"members, with band": [1, 0], "held-out text": [1.5, 2.5], "memory-free null": [6, 3]}
+SCORE_COLORS: Final = {"memorized": COLORS[0], "half": COLORS[2], "unmemorized": ORANGE}
+KINDS: Final = {"members, with band": [1, 0], "held-out text": [1.5, 2.5], "memory-free null": [6, 3]}
 MEMBERS, HELD_OUT, NULL = KINDS
-PARTS = {
-    "difference": "at the break",
-    "inside_difference": "the same inside the context",
-    "null_difference": "memory-free null",
-    "unexplained": "unexplained by selection",
-    "control_unexplained": "unexplained in held-out text",
-}
-PART_SHAPES = ["circle", "square", "cross", "diamond", "triangle-up"]
-PART_COLORS = ["#444444", "#8c8c8c", "#b0b0b0", "#c2185b", "#e8a0bd"]
-BILLIONS = "replace(format(datum.value, '~s'), 'G', 'B')"
+NEAR: Final = 4
+"""Indices on either side of k that are always drawn."""
+BILLIONS: Final = "replace(format(datum.value, '~s'), 'G', 'B')"
+LEGENDS_BELOW: Final = {"legend": {"layout": {"bottom": {"direction": "vertical", "anchor": "start", "offset": 12}}}}
+"""The legends of colour and of line one above the other."""
 
 
 class Drawn(NamedTuple):
-    """A figure: its column with the null's, the title of y, the title, and how y is labelled."""
+    """A figure: its column with the null's, the title of y, the title, what it is, and how y is labelled."""
 
     column: str
     null: str
     y_title: str
     title: str
+    words: str
     label: str = "datum.label"
 
 
 class Look(NamedTuple):
     """What all panels share: the colours of scores, the dashes of kinds, the reach of y."""
 
-    color: alt.Color
-    dash: alt.StrokeDash
+    color: Spec
+    dash: Spec
     domain: list[float]
 
 
 def curve_specs(result: FrequencyResult | EntropyResult) -> dict[str, Spec]:
     """The Vega-Lite description of each figure that the result has data for, by name."""
-    if isinstance(result, EntropyResult):
-        drawn = Drawn("mean", "null_mean", "entropy (nats)", "Entropy of the prediction by index")
-        charts = {"entropy_by_index": _draw_curves(result.curves.to_pylist(), drawn, _missing(result))}
-        charts["entropy_boundary"] = _draw_boundary(
-            result.boundary.to_pylist(), "difference of entropy to the index before (nats)", "Entropy at the boundary"
-        )
-    else:
-        charts = _frequency_charts(result)
-    return {name: {**chart.to_dict(), "config": _look()} for name, chart in charts.items() if chart is not None}
+    return specs_of_figures(
+        _entropy_figures(result) if isinstance(result, EntropyResult) else _frequency_figures(result)
+    )
 
 
-def _look() -> Spec:
-    """The common theme, with the legends of colour and of line one above the other."""
-    common = theme()
-    below = {"direction": "vertical", "anchor": "start", "offset": 12}
-    return {**common, "legend": {**common["legend"], "layout": {"bottom": below}}}
+def _entropy_figures(result: EntropyResult) -> dict[str, Figure | None]:
+    """The study's entropy by index, and its step at the boundary."""
+    words = "How unsure the model is of each next token."
+    drawn = Drawn("mean", "null_mean", "entropy (nats)", "Entropy of the prediction by index", words)
+    across = "difference of entropy to the index before (nats)"
+    return {
+        "entropy_by_index": _draw_curves(result.curves.to_pylist(), drawn, _missing(result)),
+        "entropy_boundary": draw_boundary(result.boundary.to_pylist(), across, "Entropy at the boundary"),
+    }
 
 
-def _frequency_charts(result: FrequencyResult) -> dict[str, alt.ConcatChart | None]:
+def _frequency_figures(result: FrequencyResult) -> dict[str, Figure | None]:
+    """The study's frequency by index, of each n-gram as a mean and a mean logarithm, and its step at the boundary."""
     curves, boundary = result.curves.to_pylist(), result.boundary.to_pylist()
     missing = _missing(result)
-    charts: dict[str, alt.ConcatChart | None] = {}
+    figures: dict[str, Figure | None] = {}
     for ngram in dict.fromkeys(row["ngram"] for row in boundary):
         rows = [row for row in curves if row["ngram"] == ngram]
         named = f"frequency of the {ngram}-gram"
-        means = Drawn("mean", "null_mean", f"mean {named}", f"Mean {named} by index", BILLIONS)
-        logs = Drawn("log_mean", "null_log_mean", "mean ln(1 + frequency)", f"Mean logarithm of the {named} by index")
-        charts[f"frequency_{ngram}gram"] = _draw_curves(rows, means, missing)
-        charts[f"frequency_{ngram}gram_log"] = _draw_curves(rows, logs, missing)
-        charts[f"frequency_{ngram}gram_boundary"] = _draw_boundary(
+        words = f"How often the {ngram}-gram that ends at each token stands in the training text."
+        means = Drawn("mean", "null_mean", f"mean {ngram}-gram frequency", f"Mean {named} by index", words, BILLIONS)
+        title = f"Mean log-frequency of the {ngram}-gram by index"
+        logs = Drawn("log_mean", "null_log_mean", "mean ln(1 + frequency)", title, words)
+        figures[f"frequency_{ngram}gram"] = _draw_curves(rows, means, missing)
+        figures[f"frequency_{ngram}gram_log"] = _draw_curves(rows, logs, missing)
+        figures[f"frequency_{ngram}gram_boundary"] = draw_boundary(
             [row for row in boundary if row["ngram"] == ngram],
             "difference of ln(1 + frequency) to the index before",
             f"{named.capitalize()} at the boundary",
         )
-    return charts
+    return figures
 
 
 def _missing(result: FrequencyResult | EntropyResult) -> list[str]:
@@ -100,44 +105,91 @@ def _missing(result: FrequencyResult | EntropyResult) -> list[str]:
     for row in result.strata.to_pylist():
         if row["note"] and row["score_class"] and row["group"] == "member":
             few.setdefault(row["model"], []).append(f"{row['score_class']} ({row['num_clusters']})")
-    return [f"too few clusters for a curve: {model}, {', '.join(names)}" for model, names in few.items()]
+    return [f"too few for a curve: {model}, {', '.join(names)}" for model, names in few.items()]
 
 
-def _draw_curves(rows: Sequence[Record], drawn: Drawn, missing: Sequence[str]) -> alt.ConcatChart | None:
+def _draw_curves(rows: Sequence[Record], drawn: Drawn, missing: Sequence[str]) -> Figure | None:
     """Panels of curves by index; None where no named score has a curve."""
     records = [record for row in rows if row["score_class"] for record in _curve_records(row, drawn)]
     if not records:
         return None
-    import altair as alt  # slow to import, and only drawing needs it
-
-    models = list(dict.fromkeys(record["model"] for record in records))
-    look = Look(_score_color(records), _kind_dash(records), _domain(records))
-    panels = [_curve_panel([record for record in records if record["model"] == m], drawn, look) for m in models]
     context, continuation = rows[0]["context"], rows[0]["continuation"]
+    records, thinned = _thinned(records, context)
+    models = list(dict.fromkeys(record["model"] for record in records))
+    look = Look(_score_color(records), _kind_dash(records), _domain(records, context // 4))
+    panels = [
+        _curve_panel(
+            [record for record in records if record["model"] == model],
+            drawn,
+            look,
+            (context, continuation),
+            index=index,
+            is_left=index % MAX_COLUMNS == 0,
+        )
+        for index, model in enumerate(models)
+    ]
+    sizes = f"n per curve: {_spoken_sizes(rows)}"
     subtitle = [
-        f"context k = {context}, continuation n = {continuation}; upright lines: k, and k + n/2 (dotted)",
-        f"n per curve: {_spoken_sizes(rows)}; y spans the curves from index {context // 4} on",
+        f"k = {context}, n = {continuation}; upright lines: k, and k + n/2 (dotted)",
+        *_folded(sizes),
+        f"y spans the curves from index {context // 4} on",
         *missing,
     ]
-    title = alt.TitleParams(drawn.title, subtitle=subtitle)
-    return alt.concat(*panels, columns=MAX_COLUMNS, title=title).resolve_scale(color="shared", strokeDash="shared")
+    chart = concat(
+        *panels,
+        columns=MAX_COLUMNS,
+        spacing=14,
+        title={"text": drawn.title, "subtitle": subtitle},
+        resolve={"scale": {"color": "shared", "strokeDash": "shared"}},
+    )
+    caption = (
+        f"{drawn.words} Mean over sequences of one score with its cluster-bootstrap band; the dashed null knows where "
+        f"the boundary is but not what is memorized, the dotted line is held-out text. {sizes[0].upper()}{sizes[1:]}."
+        f"{thinned}"
+    )
+    return Figure(chart, caption, drawn.y_title, panel_models=models, config=LEGENDS_BELOW)
+
+
+def _thinned(records: Sequence[Record], context: int) -> tuple[list[Record], str]:
+    """Records at as many indices as a page carries, those around k among them, and what to say of it."""
+    indices = sorted({record["index"] for record in records})
+    near = {index for index in indices if abs(index - context) <= NEAR}
+    most = max(len(near) + 2, MAX_ROWS * len(indices) // len(records))
+    if most >= len(indices):
+        return list(records), ""
+    kept = near | set(evenly([index for index in indices if index not in near], most - len(near)))
+    said = f" Of {len(indices)} indices {len(kept)} are drawn, all of those around k."
+    return [record for record in records if record["index"] in kept], said
+
+
+def _folded(sizes: str) -> list[str]:
+    """In two lines where it would be wider than the figure."""
+    head, comma, tail = sizes.rpartition(", ")
+    return [sizes] if len(sizes) <= 62 or not comma else [f"{head},", tail]
 
 
 def _curve_records(row: Record, drawn: Drawn) -> list[Record]:
     """The points that a row gives: its own, and the null's beside a member's; inside the context the null is flat."""
-    keys = {name: row[name] for name in ("model", "score_class", "index", "context", "continuation")}
+    keys = {name: row[name] for name in ("model", "score_class", "index")}
     value, low, high = (row[name] for name in (drawn.column, f"{drawn.column}_low", f"{drawn.column}_high"))
+    where = f"{row['model']}, {row['score_class']}, index {row['index']}"
+    sizes = f"{row['num_sequences']:,} sequences, {row['num_clusters']:,} clusters"
     if row["group"] != "member":
-        return [{**keys, "kind": HELD_OUT, "value": value}] if value is not None else []
+        said = [told(f"held-out text: {where}", told_number(value, low, high), sizes)] if value is not None else []
+        return [{**keys, "kind": HELD_OUT, "value": value, **some} for some in said]
     null = row[drawn.null]
-    records = [{**keys, "kind": MEMBERS, "value": value, "low": low, "high": high}] if value is not None else []
-    known = null is not None and value is not None and row["index"] >= row["context"] - 1
-    return [*records, {**keys, "kind": NULL, "value": null}] if known else records
+    if value is None:
+        return []
+    own = {**keys, "kind": MEMBERS, "value": value, "low": low, "high": high}
+    own |= told(where, told_number(value, low, high), sizes)
+    if null is None or row["index"] < row["context"] - 1:
+        return [own]
+    said = told(f"memory-free null: {where}", told_number(null, None, None), sizes)
+    return [own, {**keys, "kind": NULL, "value": null, **said}]
 
 
-def _domain(records: Sequence[Record]) -> list[float]:
+def _domain(records: Sequence[Record], start: int) -> list[float]:
     """The range of all curves, and of bands as far as they stay near: the first indices would flatten the rest."""
-    start = records[0]["context"] // 4
     shown = [record for record in records if record["index"] >= start]
     values = [float(record["value"]) for record in shown]
     ends = [float(record[end]) for record in shown for end in ("low", "high") if record.get(end) is not None]
@@ -146,51 +198,58 @@ def _domain(records: Sequence[Record]) -> list[float]:
     return [max(0.0, low - margin) if low >= 0 else low - margin, high + margin]
 
 
-def _curve_panel(records: Sequence[Record], drawn: Drawn, look: Look) -> alt.LayerChart | alt.FacetChart:
-    import altair as alt
+def _curve_panel(
+    records: Sequence[Record], drawn: Drawn, look: Look, cell: tuple[int, int], *, index: int, is_left: bool
+) -> Spec:
+    context, continuation = cell
+    reach = {"domain": [0, context + continuation - 1], "nice": False}
+    x = channel("index:Q", title="token index", scale=reach, axis={"grid": False, "tickMinStep": 1, "tickCount": 5})
+    scale = {"domain": look.domain, "nice": False, "zero": False}
+    axis = {"labelExpr": drawn.label, "tickCount": 5, "labels": is_left, "ticks": is_left, "domain": is_left}
+    y = channel("value:Q", title=drawn.y_title if is_left else None, scale=scale, axis=axis)
+    base = {"x": x, "color": look.color}
+    lines = {**base, "y": y, "strokeDash": look.dash}
+    ends = {"y": channel("low:Q", scale=scale), "y2": channel("high")}
+    own, beside = f"datum.kind == '{MEMBERS}'", f"datum.kind != '{MEMBERS}'"
+    return layer(
+        _rule(context, [1, 0]),
+        _rule(context + continuation // 2, [2, 2]),
+        mark("area", {**base, **ends}, where=own, opacity=0.16, clip=True),
+        mark("line", lines, where=beside, strokeWidth=1.1, clip=True),
+        mark("line", lines, where=own, strokeWidth=1.8, clip=True),
+        hover({**base, "y": y}, clip=True),
+        rows=[plain({name: value for name, value in record.items() if name != "model"}) for record in records],
+        name=model_panel(index),
+        width=PANEL_WIDTH,
+        height=PANEL_HEIGHT,
+        title={
+            "text": records[0]["model"],
+            "fontSize": TEXT_SIZE,
+            "fontWeight": "normal",
+            "anchor": "middle",
+            "offset": 6,
+        },
+    )
 
-    context, continuation = records[0]["context"], records[0]["continuation"]
-    reach = alt.Scale(domain=[0, context + continuation - 1], nice=False)
-    x = alt.X("index:Q", title="token index", scale=reach, axis=alt.Axis(grid=False, tickMinStep=1, tickCount=8))
-    scale = alt.Scale(domain=look.domain, nice=False, zero=False)
-    axis = alt.Axis(labelExpr=drawn.label, tickCount=5)
-    y = alt.Y("value:Q", title=drawn.y_title, scale=scale, axis=axis)
-    base = alt.Chart(alt.InlineData(values=list(records))).encode(x=x, color=look.color)
-    band = base.mark_area(opacity=0.16, clip=True).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
-    band = band.transform_filter(f"datum.kind == '{MEMBERS}'")
-    lines = base.encode(y=y, strokeDash=look.dash)
-    beside = lines.mark_line(strokeWidth=1.1, clip=True).transform_filter(f"datum.kind != '{MEMBERS}'")
-    own = lines.mark_line(strokeWidth=1.8, clip=True).transform_filter(f"datum.kind == '{MEMBERS}'")
-    rules = [_rule(context, [1, 0]), _rule(context + continuation // 2, [2, 2])]
-    title = alt.TitleParams(records[0]["model"], fontSize=11, fontWeight="normal", anchor="middle", offset=6)
-    panel = alt.layer(*rules, band, beside, own)
-    return panel.properties(width=PANEL_WIDTH, height=PANEL_HEIGHT, title=title)
 
-
-def _rule(index: int, dash: Sequence[int]) -> alt.Chart:
+def _rule(index: int, dash: Sequence[int]) -> Spec:
     """An upright line before the index."""
-    import altair as alt
-
-    chart = alt.Chart(alt.InlineData(values=[{"at": index - 0.5}]))
-    return chart.mark_rule(color="#888888", strokeWidth=1, strokeDash=list(dash)).encode(x="at:Q")
+    place = {"x": channel("at:Q")}
+    return mark("rule", place, rows=[{"at": index - 0.5}], color=RULE, strokeWidth=1, strokeDash=list(dash))
 
 
-def _score_color(records: Sequence[Record]) -> alt.Color:
-    import altair as alt
-
+def _score_color(records: Sequence[Record]) -> Spec:
     names = [name for name in SCORE_COLORS if any(record["score_class"] == name for record in records)]
-    scale = alt.Scale(domain=list(SCORE_COLORS), range=list(SCORE_COLORS.values()))
-    legend = alt.Legend(values=names, symbolType="stroke", symbolStrokeWidth=2.5, symbolOpacity=1)
-    return alt.Color("score_class:N", title="score", scale=scale, legend=legend)
+    scale = {"domain": list(SCORE_COLORS), "range": list(SCORE_COLORS.values())}
+    legend = {"values": names, "symbolType": "stroke", "symbolStrokeWidth": 2.5, "symbolOpacity": 1}
+    return channel("score_class:N", title="score", scale=scale, legend=legend)
 
 
-def _kind_dash(records: Sequence[Record]) -> alt.StrokeDash:
-    import altair as alt
-
+def _kind_dash(records: Sequence[Record]) -> Spec:
     names = [name for name in KINDS if any(record["kind"] == name for record in records)]
-    scale = alt.Scale(domain=list(KINDS), range=list(KINDS.values()))
-    legend = alt.Legend(values=names, symbolType="stroke", symbolStrokeColor="#444444", symbolSize=400, labelLimit=200)
-    return alt.StrokeDash("kind:N", title="line", scale=scale, legend=legend)
+    scale = {"domain": list(KINDS), "range": list(KINDS.values())}
+    legend = {"values": names, "symbolType": "stroke", "symbolStrokeColor": RULE, "symbolSize": 300, "columns": 2}
+    return channel("kind:N", title=None, scale=scale, legend=legend)
 
 
 def _spoken_sizes(rows: Sequence[Record]) -> str:
@@ -198,89 +257,5 @@ def _spoken_sizes(rows: Sequence[Record]) -> str:
     parts: list[str] = []
     for name in SCORE_COLORS:
         sizes = [int(row["num_sequences"]) for row in rows if row["score_class"] == name and row["group"] == "member"]
-        if sizes:
-            span = f"{min(sizes):,}" if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
-            parts.append(f"{span} {name}")
+        parts += [f"{span(sizes)} {name}"] if sizes else []
     return ", ".join(parts)
-
-
-def _draw_boundary(rows: Sequence[Record], x_title: str, title: str) -> alt.ConcatChart | None:
-    """The difference at the break beside its controls, with intervals; one panel per model, a row per part."""
-    records = [record for row in rows if row["p_value"] is not None for record in _part_records(row)]
-    if not records:
-        return None
-    import altair as alt
-
-    ends = [float(record[end]) for record in records for end in ("value", "low", "high") if record[end] is not None]
-    margin = 0.04 * (max(*ends, 0) - min(*ends, 0))
-    scale = alt.Scale(domain=[min(*ends, 0) - margin, max(*ends, 0) + margin], nice=False)
-    models = list(dict.fromkeys(record["model"] for record in records))
-    panels = [
-        _boundary_panel([record for record in records if record["model"] == model], records, scale, x_title)
-        for model in models
-    ]
-    subtitle = ["bars: cluster-bootstrap intervals; the null has none", "the break: k, for half-memorized k + n/2"]
-    missing = [row for row in rows if row["p_value"] is None]
-    subtitle += [f"not drawn: {row['model']}, {row['score_class']} ({row['note']})" for row in missing]
-    whole = alt.concat(*panels, columns=MAX_COLUMNS, title=alt.TitleParams(title, subtitle=subtitle))
-    return whole.resolve_scale(color="shared", shape="shared")
-
-
-def _part_records(row: Record) -> list[Record]:
-    label = f"{row['score_class']} (n = {row['num_compared']:,}): {row['verdict']}"
-    return [
-        {
-            **{"model": row["model"], "row": label, "part": words, "value": row[name]},
-            **{"low": row.get(f"{name}_low"), "high": row.get(f"{name}_high")},
-        }
-        for name, words in PARTS.items()
-        if row[name] is not None
-    ]
-
-
-def _boundary_panel(
-    records: Sequence[Record], everything: Sequence[Record], scale: alt.Scale, x_title: str
-) -> alt.VConcatChart:
-    """One little strip per score, headed by its size and verdict; the legend is that of all panels."""
-    import altair as alt
-
-    strips: list[alt.LayerChart | alt.FacetChart] = []
-    labels = list(dict.fromkeys(record["row"] for record in records))
-    for label in labels:
-        data = alt.InlineData(values=[record for record in records if record["row"] == label])
-        last = label == labels[-1]
-        axis = alt.Axis(title=x_title if last else None, labels=last, ticks=last, tickCount=6)
-        y = alt.Y("part:N", sort=list(PARTS.values()), title=None, axis=None)
-        base = alt.Chart(data).encode(y=y, color=_part_color(everything))
-        bars = base.mark_rule(strokeWidth=1.4).encode(x=alt.X("low:Q", scale=scale, axis=axis), x2="high:Q")
-        points = base.mark_point(size=42, filled=True, opacity=1).encode(
-            x=alt.X("value:Q", scale=scale, axis=axis), shape=_part_shape(everything)
-        )
-        zero = alt.Chart(alt.InlineData(values=[{"at": 0}])).mark_rule(color="#888888").encode(x="at:Q")
-        heading = alt.TitleParams(label, fontSize=10, fontWeight="normal", anchor="start", offset=3)
-        strip = alt.layer(zero, bars.transform_filter("isValid(datum.low)"), points)
-        strips.append(strip.properties(width=PANEL_WIDTH, height=ROW_HEIGHT * len(PARTS), title=heading))
-    title = alt.TitleParams(records[0]["model"], fontSize=11, anchor="start")
-    return alt.vconcat(*strips, spacing=8, title=title)
-
-
-def _part_legend(records: Sequence[Record]) -> alt.Legend:
-    """The parts that are drawn; others would promise what is not there."""
-    import altair as alt
-
-    drawn = {record["part"] for record in records}
-    return alt.Legend(columns=2, values=[words for words in PARTS.values() if words in drawn])
-
-
-def _part_color(records: Sequence[Record]) -> alt.Color:
-    import altair as alt
-
-    scale = alt.Scale(domain=list(PARTS.values()), range=PART_COLORS)
-    return alt.Color("part:N", title=None, scale=scale, legend=_part_legend(records))
-
-
-def _part_shape(records: Sequence[Record]) -> alt.Shape:
-    import altair as alt
-
-    scale = alt.Scale(domain=list(PARTS.values()), range=PART_SHAPES)
-    return alt.Shape("part:N", title=None, scale=scale, legend=_part_legend(records))

@@ -7,23 +7,29 @@ dashed, random groups of the same sizes grey; scores run from dark (0) to light 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from mnemoscope.analyses.embeddings import EmbeddingsResult
-from mnemoscope.report.theme import theme
+from mnemoscope.report.figure import (
+    MAX_ROWS,
+    Figure,
+    evenly,
+    model_panel,
+    plain,
+    span,
+    specs_of_figures,
+    told,
+    told_number,
+)
+from mnemoscope.report.theme import COLORS, GREY, MAGENTA, TEXT_SIZE
+from mnemoscope.report.vega import Spec, channel, concat, hover, layer, mark
 
-if TYPE_CHECKING:
-    import altair as alt
-
-Spec = dict[str, Any]
 Record = dict[str, Any]
 
-WIDTH, HEIGHT, PATH_SIZE, MATRIX_SIZE, MAX_COLUMNS = 190, 140, 190, 120, 2
-KINDS = ("members", "control", "random groups")
-KIND_COLORS = ("#3b528b", "#c2185b", "#8c8c8c")
-KIND_DASHES = ([1, 0], [5, 3], [1.5, 2.5])
-# Viridis without its palest end, which white paper swallows.
-RAMP = ("#440154", "#3b528b", "#21918c", "#5ec962", "#c9b400")
+WIDTH, HEIGHT, PATH_SIZE, MATRIX_SIZE, MAX_COLUMNS = 155, 130, 160, 93, 2
+KINDS: Final = ("members", "control", "random groups")
+KIND_COLORS: Final = (COLORS[1], MAGENTA, GREY)
+KIND_DASHES: Final = ([1, 0], [5, 3], [1.5, 2.5])
 
 
 class Drawn(NamedTuple):
@@ -68,51 +74,56 @@ LINES: Mapping[str, Drawn] = {
 def embedding_specs(result: EmbeddingsResult) -> dict[str, Spec]:
     """The Vega-Lite description of each figure that the result has data for, by name."""
     steps, path = result.steps.to_pylist(), result.path.to_pylist()
-    charts = {name: _draw_lines(steps, drawn) for name, drawn in LINES.items()}
-    charts["embedding_distances"] = _draw_matrices(result)
+    figures = {name: _draw_lines(steps, drawn) for name, drawn in LINES.items()}
+    figures["embedding_distances"] = _draw_matrices(result)
     for projection in dict.fromkeys(row["projection"] for row in path):
-        charts[f"embedding_path_{projection}"] = _draw_path([row for row in path if row["projection"] == projection])
-    return {name: {**chart.to_dict(), "config": theme()} for name, chart in charts.items() if chart is not None}
+        figures[f"embedding_path_{projection}"] = _draw_path([row for row in path if row["projection"] == projection])
+    return specs_of_figures(figures)
 
 
-def _draw_lines(steps: Sequence[Record], drawn: Drawn) -> alt.ConcatChart | None:
+def _draw_lines(steps: Sequence[Record], drawn: Drawn) -> Figure | None:
     rows = [line for row in steps for line in _lines(row, drawn) if line["value"] is not None]
     if not rows:
         return None
-    import altair as alt  # slow to import, and only drawing needs it
-
     kinds = [kind for kind in KINDS if any(row["kind"] == kind for row in rows)]
     places = [KINDS.index(kind) for kind in kinds]
-    legend = alt.Legend(symbolType="stroke", symbolStrokeWidth=2, symbolSize=200, symbolOpacity=1, columns=3)
-    scale = alt.Scale(domain=kinds, range=[KIND_COLORS[place] for place in places])
-    color = alt.Color("kind:N", title=None, scale=scale, legend=legend)
-    dashes = alt.Scale(domain=kinds, range=[KIND_DASHES[place] for place in places])
-    steps_axis = alt.Axis(tickCount=5, format="d", grid=False)
-    x = alt.X("step:Q", title="decoding step (tokens)", axis=steps_axis, scale=alt.Scale(nice=False))
-    y_scale = alt.Scale(zero=drawn.from_zero, nice=True)
-    y = alt.Y("value:Q", title=drawn.y_title, scale=y_scale, axis=alt.Axis(tickCount=4))
-    base = alt.Chart().encode(x=x, color=color)
-    bands = base.mark_area(opacity=0.15, line=False).encode(y=alt.Y("low:Q", title=drawn.y_title), y2="high:Q")
-    lines = base.mark_line(strokeWidth=1.6).encode(y=y, strokeDash=alt.StrokeDash("kind:N", scale=dashes, title=None))
-    panel = alt.layer(bands, lines).properties(width=WIDTH, height=HEIGHT)
-    return _panels(
-        rows, panel, drawn.title, [*drawn.remark, "random groups: of the same sizes, treated the same", _sizes(steps)]
+    legend = {"symbolType": "stroke", "symbolStrokeWidth": 2, "symbolSize": 200, "symbolOpacity": 1, "columns": 3}
+    scale = {"domain": kinds, "range": [KIND_COLORS[place] for place in places]}
+    dashes = {"domain": kinds, "range": [KIND_DASHES[place] for place in places]}
+    axis = {"tickCount": 5, "format": "d", "grid": False}
+    x = channel("step:Q", title="decoding step (tokens)", axis=axis, scale={"nice": False})
+    y_scale = {"zero": drawn.from_zero, "nice": True}
+    y = channel("value:Q", title=drawn.y_title, scale=y_scale, axis={"tickCount": 4})
+    base = {"x": x, "color": channel("kind:N", title=None, scale=scale, legend=legend)}
+    views = [
+        mark("area", {**base, "y": channel("low:Q", title=drawn.y_title), "y2": channel("high")}, opacity=0.15),
+        mark("line", {**base, "y": y, "strokeDash": channel("kind:N", scale=dashes, title=None)}, strokeWidth=1.6),
+        hover({**base, "y": y}),
+    ]
+    said = [*drawn.remark, "random groups: of the same sizes, treated the same", _sizes(steps)]
+    caption = (
+        f"Groups of sequences by how many tokens matched, at each decoding step: {' '.join(drawn.remark)}. Beside them "
+        f"random groups of the same sizes; bands are intervals. {_sizes(steps)}."
     )
+    return _panels(rows, views, drawn.title, said, Figure({}, caption, drawn.y_title))
 
 
 def _lines(row: Record, drawn: Drawn) -> list[Record]:
     """One step's points: the side's own, and for members that of random groups."""
     name, side = drawn.column, "members" if row["group"] == "member" else "control"
-    ends = {"low": row[f"{name}_low"], "high": row[f"{name}_high"]}
-    where = {"model": row["model"], "step": row["step"]}
-    lines = [{**where, "kind": side, "value": row[name], **ends}]
-    if side == "members":
-        ends = {end: row[f"random_{name}_{end}"] for end in ("low", "high")}
-        lines.append({**where, "kind": "random groups", "value": row[f"random_{name}"], **ends})
-    return lines
+    sizes = f"{row['num_sequences']:,} sequences, {row['num_clusters']:,} clusters, {row['num_groups']} groups"
+    columns = {side: name} | ({"random groups": f"random_{name}"} if side == "members" else {})
+    return [_line(row, kind, column, sizes) for kind, column in columns.items()]
 
 
-def _draw_matrices(result: EmbeddingsResult) -> alt.ConcatChart | None:
+def _line(row: Record, kind: str, column: str, sizes: str) -> Record:
+    value, low, high = row[column], row[f"{column}_low"], row[f"{column}_high"]
+    said = "" if value is None else told_number(value, low, high)
+    drawn = {"model": row["model"], "step": row["step"], "kind": kind, "value": value, "low": low, "high": high}
+    return {**drawn, **told(f"{row['model']}, {kind}, step {row['step']}", said, sizes)}
+
+
+def _draw_matrices(result: EmbeddingsResult) -> Figure | None:
     """Distances between all pairs of scores at the first, the middle and the last step, for the largest model."""
     rows = result.distances.to_pylist()
     sides = [row["group"] for row in rows]
@@ -120,56 +131,79 @@ def _draw_matrices(result: EmbeddingsResult) -> alt.ConcatChart | None:
     labels = [row["model"] for row in rows if row["group"] == side]
     if not labels:
         return None
-    import altair as alt
-
     rows = [row for row in rows if row["model"] == labels[-1] and row["group"] == side]
     last = max(row["step"] for row in rows)
-    shown = [row for row in rows if row["step"] in {0, (last + 1) // 2, last}]
+    steps = sorted({0, (last + 1) // 2, last})
+    scores = sorted({row[name] for row in rows for name in ("num_matched", "other_num_matched")})
+    kept = evenly(scores, int((MAX_ROWS / len(steps)) ** 0.5))
+    shown = [row for row in rows if row["step"] in steps and {row["num_matched"], row["other_num_matched"]} <= {*kept}]
     cells = [cell for row in shown for cell in _cells(row)]
-    scores = sorted({cell["score"] for cell in cells})
-    ticks = alt.Axis(values=_ticks(scores), labelAngle=0, grid=False, domain=False)
-    x = alt.X("score:O", title="matched tokens", axis=ticks)
-    y = alt.Y("other:O", title="matched tokens", axis=ticks, sort="descending")
-    legend = alt.Legend(title="distance / sqrt(width), noise taken off", gradientLength=180, titleLimit=300)
-    color = alt.Color("distance:Q", scale=alt.Scale(range=list(RAMP), domainMin=0), legend=legend)
-    panel = alt.Chart().mark_rect().encode(x=x, y=y, color=color).properties(width=MATRIX_SIZE, height=MATRIX_SIZE)
-    remark = [f"{labels[-1]}, {side}; scores in order darken toward the diagonal"]
-    return _panels(cells, panel, "Distances between scores", remark, columns=3).resolve_scale(color="shared")
+    axis = {"values": _ticks(kept), "labelAngle": 0, "grid": False, "domain": False}
+    x = channel("score:O", title="matched tokens", axis=axis)
+    y = channel("other:O", title="matched tokens", axis=axis, sort="descending")
+    legend = {"title": "distance / sqrt(width), noise taken off", "gradientLength": 180, "titleLimit": 300}
+    color = channel("distance:Q", scale={"range": list(COLORS), "domainMin": 0}, legend=legend)
+    thinned = f" Of {len(scores)} scores {len(kept)} are drawn." if kept != scores else ""
+    caption = (
+        f"How far the mean states of two scores lie apart at the first, the middle and the last step, {labels[-1]}, "
+        f"{side}s; scores in order darken toward the diagonal. A pointer tells n.{thinned}"
+    )
+    remark = [f"{labels[-1]}, {side}; scores in order darken", "toward the diagonal"]
+    figure = Figure({}, caption, "distance / sqrt(width)")
+    views = [mark("rect", {"x": x, "y": y, "color": color})]
+    size = (MATRIX_SIZE, MATRIX_SIZE)
+    return _panels(cells, views, "Distances between scores", remark, figure, columns=3, size=size, of_models=False)
 
 
 def _cells(row: Record) -> list[Record]:
     """Both halves of the matrix."""
-    pair, named = (row["num_matched"], row["other_num_matched"]), {"model": f"step {row['step']}"}
-    distance = {"distance": row["corrected_distance_per_width"], **named}
-    return [{"score": one, "other": other, **distance} for one, other in (pair, pair[::-1])]
+    pair, sizes = (row["num_matched"], row["other_num_matched"]), (row["num_sequences"], row["other_num_sequences"])
+    name = "corrected_distance_per_width"
+    drawn = {"distance": row[name], "model": f"step {row['step']}"}
+    said = "unknown" if row[name] is None else told_number(row[name], row[f"{name}_low"], row[f"{name}_high"])
+    what = f"{pair[0]} and {pair[1]} matched tokens, step {row['step']}"
+    drawn |= told(what, said, f"{sizes[0]:,} and {sizes[1]:,} sequences")
+    return [{"score": one, "other": other, **drawn} for one, other in (pair, pair[::-1])]
 
 
-def _draw_path(path: Sequence[Record]) -> alt.ConcatChart | None:
-    """Each score's mean state from step to step: a line that ends in a dot."""
+def _draw_path(path: Sequence[Record]) -> Figure | None:
+    """Each score's mean state from step to step, a line that ends in a dot: the study's embedding paths."""
     side = "member" if any(row["group"] == "member" for row in path) else "control"
-    names = ("model", "step", "num_matched", "x", "y")
-    rows = [{name: row[name] for name in names} for row in path if row["group"] == side]
-    last = {row["model"]: row["step"] for row in rows}
-    for row in rows:
-        row["end"] = row["step"] == last[row["model"]]
-    if not rows:
+    known = [row for row in path if row["group"] == side]
+    if not known:
         return None
-    import altair as alt
-
+    every = sorted({row["step"] for row in known})
+    steps = evenly(every, max(2, MAX_ROWS * len(every) // len(known)))
+    last = {row["model"]: row["step"] for row in known}
+    rows = [_path_row(row, is_end=row["step"] == last[row["model"]]) for row in known if row["step"] in steps]
     scores = sorted({row["num_matched"] for row in rows})
-    scale = alt.Scale(range=list(RAMP), domain=[scores[0], scores[-1]])
-    legend = alt.Legend(title="matched tokens", gradientLength=180, values=_ticks(scores), format="d", columns=6)
-    color = alt.Color("num_matched:Q", scale=scale, legend=legend)
-    base = alt.Chart().encode(
-        x=alt.X("x:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4)),
-        y=alt.Y("y:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4)),
-        color=color,
-        detail="num_matched:N",
+    legend = {"title": "matched tokens", "gradientLength": 180, "values": _ticks(scores), "format": "d", "columns": 6}
+    shades = {"range": list(COLORS), "domain": [scores[0], scores[-1]]}
+    axes = {"title": None, "scale": {"zero": False}, "axis": {"tickCount": 4}}
+    base = {"x": channel("x:Q", **axes), "y": channel("y:Q", **axes), "detail": channel("num_matched:N")}
+    base["color"] = channel("num_matched:Q", scale=shades, legend=legend)
+    views = [
+        mark("line", {**base, "order": channel("step:Q")}, strokeWidth=1, opacity=0.75),
+        mark("point", base, where="datum.end", filled=True, size=22, opacity=1),
+        hover(base),
+    ]
+    thinned = f" Of {len(every)} steps {len(steps)} are drawn." if len(steps) < len(every) else ""
+    sizes = f"{span([int(row['num_sequences']) for row in known])} {side} sequences behind a mean"
+    caption = (
+        f"The mean hidden state of each score from decoding step to step; {' '.join(_plane(path))}; a dot ends each "
+        f"path. {sizes}.{thinned}"
     )
-    lines = base.mark_line(strokeWidth=1, opacity=0.75).encode(order="step:Q")
-    dots = base.mark_point(filled=True, size=22, opacity=1).transform_filter("datum.end")
-    panel = alt.layer(lines, dots).properties(width=PATH_SIZE, height=PATH_SIZE)
-    return _panels(rows, panel, "The path of the mean states", [*_plane(path), "a dot: the last step"])
+    remark = [*_plane(path), f"a dot: the last step; {sizes}"]
+    figure = Figure({}, caption, "place (x, y)")
+    return _panels(rows, views, "The path of the mean states", remark, figure, size=(PATH_SIZE, PATH_SIZE))
+
+
+def _path_row(row: Record, *, is_end: bool) -> Record:
+    drawn = {name: row[name] for name in ("model", "step", "num_matched", "x", "y")}
+    ends = [told_number(row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in ("x", "y")]
+    sizes = f"{row['num_sequences']:,} sequences, {row['num_clusters']:,} clusters"
+    what = f"{row['model']}, {row['num_matched']} matched tokens, step {row['step']}"
+    return {**drawn, "end": is_end, **told(what, ", ".join(ends), sizes)}
 
 
 def _plane(path: Sequence[Record]) -> list[str]:
@@ -187,38 +221,45 @@ def _plane(path: Sequence[Record]) -> list[str]:
 
 
 def _panels(
-    rows: Sequence[Record], panel: Any, title: str, remark: Sequence[str], *, columns: int = MAX_COLUMNS
-) -> alt.ConcatChart:
-    """One panel for each model, in the order of the rows, with its own data."""
-    import altair as alt
-
+    rows: Sequence[Record],
+    views: Sequence[Spec],
+    title: str,
+    remark: Sequence[str],
+    figure: Figure,
+    *,
+    columns: int = MAX_COLUMNS,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
+    of_models: bool = True,
+) -> Figure:
+    """The figure with one panel for each model (or what stands there), in the order of the rows, with its own data."""
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    heading = {"fontSize": TEXT_SIZE, "fontWeight": "normal", "anchor": "middle", "offset": 6, "frame": "group"}
     charts = [
-        panel.properties(
-            data=alt.InlineData(values=[_plain(row) for row in rows if row["model"] == model]),
-            title=alt.TitleParams(model, fontSize=11, fontWeight="normal", anchor="middle", offset=6, frame="group"),
+        layer(
+            *views,
+            rows=[_without_model(row) for row in rows if row["model"] == model],
+            name=model_panel(index) if of_models else f"panel_{index}",
+            width=size[0],
+            height=size[1],
+            title={"text": model, **heading},
         )
-        for model in dict.fromkeys(row["model"] for row in rows)
+        for index, model in enumerate(models)
     ]
-    return alt.concat(*charts, columns=columns, title=alt.TitleParams(title, subtitle=list(remark)))
+    shared = {"scale": {"color": "shared", "strokeDash": "shared"}}
+    chart = concat(*charts, columns=columns, title={"text": title, "subtitle": list(remark)}, resolve=shared)
+    return figure._replace(chart=chart, panel_models=models if of_models else ())
 
 
-def _plain(row: Record) -> Record:
-    """The row with five digits, which is more than can be seen: the page carries it."""
-    return {
-        name: float(f"{value:.5g}") if isinstance(value, float) else value
-        for name, value in row.items()
-        if name != "model"
-    }
+def _without_model(row: Record) -> Record:
+    return plain({name: value for name, value in row.items() if name != "model"})
 
 
 def _sizes(steps: Sequence[Record]) -> str:
     """How many clusters stand behind a point."""
     parts: list[str] = []
     for side in ("member", "control"):
-        sizes = [row["num_clusters"] for row in steps if row["group"] == side]
-        if sizes:
-            span = f"{min(sizes):,}" if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
-            parts.append(f"{span} {side} clusters")
+        sizes = [int(row["num_clusters"]) for row in steps if row["group"] == side]
+        parts += [f"{span(sizes)} {side} clusters"] if sizes else []
     return f"n: {', '.join(parts)}"
 
 

@@ -1,4 +1,4 @@
-"""Figures of the factors: one Vega-Lite description each, from which SVG and PNG are drawn.
+"""Figures of the factors: one Vega-Lite description each, from which SVG, PDF and PNG are drawn.
 
 Results in, pictures out: shares and intervals come from the tables as they stand. Members are drawn solid and
 filled, the control dashed and hollow in the same figure, and once where the controls agree; n is in the subtitle;
@@ -8,14 +8,13 @@ models go from small to large.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from mnemoscope.analyses.factors import FactorsResult
-from mnemoscope.files import write_atomically
 from mnemoscope.report.axes import Axis, decade_shares, dodge, linear_shares, x_encoding
+from mnemoscope.report.figure import MAX_ROWS, Figure, evenly, span, specs_of_figures, told, told_percent
 from mnemoscope.report.rows import (
     Record,
     at_reference_context,
@@ -25,21 +24,8 @@ from mnemoscope.report.rows import (
     records,
     source_name,
 )
-from mnemoscope.report.theme import (
-    CONTROL_COLOR,
-    PANEL_HEIGHT,
-    PNG_SCALE,
-    TEXT_SIZE,
-    WIDTHS,
-    num_columns,
-    ramp,
-    theme,
-)
-
-if TYPE_CHECKING:
-    import altair as alt
-
-Spec = dict[str, Any]
+from mnemoscope.report.theme import CONTROL_COLOR, PANEL_HEIGHT, PAPER, TEXT_SIZE, WIDTHS, num_columns, ramp
+from mnemoscope.report.vega import Spec, channel, concat, layer, mark
 
 
 class Panels(NamedTuple):
@@ -50,7 +36,9 @@ class Panels(NamedTuple):
     color_title: str
     panel: str
     title: str
-    y: Callable[..., alt.Y] = linear_shares
+    told: str
+    """What is drawn and how it is read, in a sentence or two."""
+    y: Callable[..., Spec] = linear_shares
 
 
 SIZE = Axis("num_non_embedding_parameters", "parameters (non-embedding)", True)
@@ -61,67 +49,53 @@ SYMBOLS = {"context": "k", "continuation": "n"}
 
 def figure_specs(result: FactorsResult) -> dict[str, Spec]:
     """The Vega-Lite description of each figure that the result has data for, by name."""
-    charts = ((name, draw(result)) for name, draw in FIGURES)
-    return {name: {**chart.to_dict(), "config": theme()} for name, chart in charts if chart is not None}
+    return specs_of_figures({name: draw(result) for name, draw in FIGURES})
 
 
-def save_figures(result: FactorsResult, folder: Path) -> list[Path]:
-    """The paths of the factors' figures, as `save_specs` writes them."""
-    return save_specs(figure_specs(result), folder)
-
-
-def save_specs(specs: Mapping[str, Spec], folder: Path) -> list[Path]:
-    """The paths of NAME.svg and NAME.png for each description, each written whole or not at all."""
-    import vl_convert  # the renderer is heavy, and only drawing needs it
-
-    paths: list[Path] = []
-    for name, spec in specs.items():
-        svg: str = vl_convert.vegalite_to_svg(spec)
-        png: bytes = vl_convert.svg_to_png(svg, scale=PNG_SCALE)  # laying out the description again takes as long
-        for path, content in ((folder / f"{name}.svg", svg.encode()), (folder / f"{name}.png", png)):
-            write_atomically(path, content)
-            paths.append(path)
-    return paths
-
-
-def draw_by_size(result: FactorsResult) -> alt.ConcatChart | None:
-    """Memorized share against model size, one line per context, one panel per continuation."""
-    panels = Panels(SIZE, "context", CONTEXT.title, "continuation", "Memorized share by model size")
+def draw_by_size(result: FactorsResult) -> Figure | None:
+    """Memorized share against model size, one line per context, one panel per continuation: the study's by size."""
+    words = "The share of sequences that each model recites whole, by its size; one line per context."
+    panels = Panels(SIZE, "context", CONTEXT.title, "continuation", "Memorized share by model size", words)
     return _draw_lines(last_checkpoints(records(result.memorized)), panels)
 
 
-def draw_by_context(result: FactorsResult) -> alt.ConcatChart | None:
-    """Memorized share against context, one line per model, one panel per continuation."""
-    panels = Panels(CONTEXT, "model", "model", "continuation", "Memorized share by context")
+def draw_by_context(result: FactorsResult) -> Figure | None:
+    """Memorized share against context, one line per model, one panel per continuation: the study's by context."""
+    words = "The share of sequences recited whole, by how many tokens of context are given; one line per model."
+    panels = Panels(CONTEXT, "model", "model", "continuation", "Memorized share by context", words)
     return _draw_lines(last_checkpoints(records(result.memorized)), panels)
 
 
-def draw_by_continuation(result: FactorsResult) -> alt.ConcatChart | None:
-    """Memorized share against continuation, one line per model, one panel per context."""
-    panels = Panels(CONTINUATION, "model", "model", "context", "Memorized share by continuation")
+def draw_by_continuation(result: FactorsResult) -> Figure | None:
+    """Memorized share against continuation, one line per model, a panel per context: the study's by continuation."""
+    words = "The share of sequences recited whole, by how many tokens have to be recited; one line per model."
+    panels = Panels(CONTINUATION, "model", "model", "context", "Memorized share by continuation", words)
     return _draw_lines(last_checkpoints(records(result.memorized)), panels)
 
 
-def draw_bins(result: FactorsResult) -> alt.ConcatChart | None:
-    """Share of sequences by score bin, one line per model, one panel per continuation at one context.
+def draw_bins(result: FactorsResult) -> Figure | None:
+    """Share of sequences by score bin, one line per model, a panel per continuation at one context: the study's bins.
 
     A bin stands at its middle, the scores 0 and 1, which have bins of their own, at the ends.
     """
     rows = occurring_bins(at_reference_context(result, last_checkpoints(records(result.bins))))
     for row in rows:
         row["score"] = {0: 0.0, 11: 1.0}.get(row["bin"], (row["bin"] - 0.5) / 10)
+        row["place"] = f"score {row['bin_label']}"
     axis = Axis("score", "memorization score", ticks=(0, 0.5, 1))
     title = f"Sequences by memorization score, bins of 0.1{_at_context(rows)}"
-    return _draw_lines(rows, Panels(axis, "model", "model", "continuation", title, decade_shares))
+    words = "Which share of sequences has which score, the matched part of the continuation; shares in powers of ten."
+    return _draw_lines(rows, Panels(axis, "model", "model", "continuation", title, words, decade_shares))
 
 
-def draw_by_repeats(result: FactorsResult) -> alt.ConcatChart | None:
+def draw_by_repeats(result: FactorsResult) -> Figure | None:
     """Memorized share against copies in the training stream, in doubling classes; the control beside it."""
     known = [row for row in records(result.repeat_classes) if row["group"] == "member"]
     rows = at_reference_context(result, last_checkpoints(known))
     ends = sorted({(int(row["num_repeats_low"]), int(row["num_repeats_high"])) for row in rows})
     for row in rows:
         row["repeats"] = ends.index((row["num_repeats_low"], row["num_repeats_high"]))
+        row["place"] = f"copies {range_label(row['num_repeats_low'], row['num_repeats_high'])}"
     cells = {(row["model"], row["context"], row["continuation"]) for row in rows}
     flat = [
         {**control, "repeats": place}
@@ -131,23 +105,25 @@ def draw_by_repeats(result: FactorsResult) -> alt.ConcatChart | None:
     ]
     axis = Axis("repeats", "copies in the training stream", labels=[range_label(*pair) for pair in ends])
     title = f"Memorized share by repeats{_at_context(rows)}"
-    return _draw_lines(rows + flat, Panels(axis, "model", "model", "continuation", title))
+    words = "The share of sequences recited whole, by how often they stand in the training text; one line per model."
+    return _draw_lines(rows + flat, Panels(axis, "model", "model", "continuation", title, words))
 
 
-def draw_by_step(result: FactorsResult) -> alt.ConcatChart | None:
+def draw_by_step(result: FactorsResult) -> Figure | None:
     """Memorized share along training, one line per training run, one panel per continuation."""
     rows = at_reference_context(result, records(result.steps))
     for row in rows:
         row["run"] = source_name(row)
+        row["place"] = f"step {row['training_step']:,}"
     steps = [float(row["training_step"]) for row in rows if row["training_step"] > 0]
     wide = len(steps) == len(rows) > 0 and max(steps) > 50 * min(steps)
     title = f"Memorized share along training{_at_context(rows)}"
-    return _draw_lines(
-        rows, Panels(Axis("training_step", "training step", wide), "run", "training run", "continuation", title)
-    )
+    words = "The share of sequences recited whole by the checkpoints of a training run; one line per run."
+    axis = Axis("training_step", "training step", wide)
+    return _draw_lines(rows, Panels(axis, "run", "training run", "continuation", title, words))
 
 
-FIGURES: tuple[tuple[str, Callable[[FactorsResult], alt.ConcatChart | None]], ...] = (
+FIGURES: tuple[tuple[str, Callable[[FactorsResult], Figure | None]], ...] = (
     ("memorized_by_size", draw_by_size),
     ("memorized_by_context", draw_by_context),
     ("memorized_by_continuation", draw_by_continuation),
@@ -157,52 +133,61 @@ FIGURES: tuple[tuple[str, Callable[[FactorsResult], alt.ConcatChart | None]], ..
 )
 
 
-def _draw_lines(rows: Sequence[Record], panels: Panels) -> alt.ConcatChart | None:
+def _draw_lines(rows: Sequence[Record], panels: Panels) -> Figure | None:
     """Lines with points and interval bars in small multiples; None where no panel has two places along x."""
     rows = _panels_with_a_line([row for row in rows if row["share"] is not None], panels)
     if not rows:
         return None
-    import altair as alt  # slow to import, and only drawing needs it
-
-    colors = _in_order([row[panels.color] for row in rows], panels.color)
+    every = _in_order([row[panels.color] for row in rows], panels.color)
+    colors = evenly(every, max(2, MAX_ROWS * len(every) // len(rows)))
+    rows = [row for row in rows if row[panels.color] in colors]
     rows, of_control = _one_control(rows, panels, colors)
     by_panel: defaultdict[int, list[Record]] = defaultdict(list)
     for row in rows:
         by_panel[row[panels.panel]].append(row)
     columns = num_columns(len(by_panel))
     places = _dodged(rows, panels, colors, WIDTHS[columns])
-    x = x_encoding(
-        [float(row[panels.x.column]) for row in rows], panels.x, line_characters=round(WIDTHS[columns] / 5.9)
-    )
+    x = x_encoding([float(row[panels.x.column]) for row in rows], panels.x, line_characters=WIDTHS[columns] // 6)
     left, inner = (panels.y(_values(rows), labels=labels) for labels in (True, False))
     charts = [
-        _layers(x, left if index % columns == 0 else inner, rows, panels, colors).properties(
-            data=alt.InlineData(values=[_plain(row, panels, places) for row in by_panel[value]]),
-            title=alt.TitleParams(
-                f"{SYMBOLS[panels.panel]} = {value}", fontSize=TEXT_SIZE, fontWeight="normal", anchor="middle", offset=6
-            ),
+        layer(
+            *_marks(x, left if index % columns == 0 else inner, rows, panels, colors),
+            rows=[_drawn_row(row, panels, places) for row in by_panel[value]],
+            name=f"choice_{panels.panel}_{value}",
+            title=_heading(f"{SYMBOLS[panels.panel]} = {value}"),
             width=WIDTHS[columns],
             height=PANEL_HEIGHT,
         )
         for index, value in enumerate(sorted(by_panel))
     ]
-    title = alt.TitleParams(panels.title, subtitle=_subtitle(rows, of_control))
-    whole = alt.concat(*charts, columns=columns, spacing=12, title=title)
-    return whole.resolve_scale(color="shared", strokeDash="shared", shape="shared")
+    sizes, reading = _subtitle(rows, of_control)
+    chart = concat(
+        *charts,
+        columns=columns,
+        spacing=12,
+        title={"text": panels.title, "subtitle": [sizes, reading]},
+        resolve={"scale": {"color": "shared", "strokeDash": "shared", "shape": "shared"}},
+    )
+    thinned = f" Of {len(every)} lines {len(colors)} are drawn." if len(colors) < len(every) else ""
+    caption = f"{panels.told} {_sentence(sizes)} {_sentence(reading)}{thinned}"
+    choices = {name: name for name in ("model", "context", "continuation") if name in (panels.color, panels.panel)}
+    return Figure(chart, caption, "share of sequences", choices)
 
 
-def _layers(
-    x: alt.X, y: alt.Y, rows: Sequence[Record], panels: Panels, colors: Sequence[Any]
-) -> alt.LayerChart | alt.FacetChart:
-    import altair as alt
+def _marks(x: Spec, y: Spec, rows: Sequence[Record], panels: Panels, colors: Sequence[Any]) -> list[Spec]:
+    base = {"x": x, "color": _color(rows, panels, colors)}
+    ends = {"y": channel("share_low:Q"), "y2": channel("share_high")}
+    points = {**base, "y": y, "shape": _shapes(rows)}
+    return [
+        mark("line", {**base, "y": y, "strokeDash": _dashes(rows)}, strokeWidth=1.6),
+        mark("rule", {**base, **ends}, strokeWidth=1, opacity=0.7),
+        mark("point", points, where="datum.group != 'control'", size=26, opacity=1, filled=True),
+        mark("point", points, where="datum.group == 'control'", size=26, opacity=1, fill=PAPER, strokeWidth=1.2),
+    ]
 
-    base = alt.Chart().encode(x=x, color=_color(rows, panels, colors))
-    lines = base.mark_line(strokeWidth=1.6).encode(y=y, strokeDash=_dashes(rows))
-    bars = base.mark_rule(strokeWidth=1, opacity=0.7).encode(y=alt.Y("share_low:Q"), y2="share_high:Q")
-    points = base.encode(y=y, shape=_shapes(rows))
-    filled = points.mark_point(size=26, opacity=1, filled=True).transform_filter("datum.group != 'control'")
-    hollow = points.mark_point(size=26, opacity=1, fill="white", strokeWidth=1.2)
-    return alt.layer(lines, bars, filled, hollow.transform_filter("datum.group == 'control'"))
+
+def _heading(text: str) -> Spec:
+    return {"text": text, "fontSize": TEXT_SIZE, "fontWeight": "normal", "anchor": "middle", "offset": 6}
 
 
 def _one_control(rows: Sequence[Record], panels: Panels, colors: Sequence[Any]) -> tuple[list[Record], str]:
@@ -222,7 +207,10 @@ def _one_control(rows: Sequence[Record], panels: Panels, colors: Sequence[Any]) 
     name = f"{SYMBOLS[panels.color]} = {names[-1]}" if panels.color in SYMBOLS else str(names[-1])
     one = f" ({name})" if len(colors) > 1 and len(names) == 1 else ""
     members = [row for row in rows if row["group"] != "control"]
-    return [*members, *({**row, panels.color: CONTROL} for row in last)], f"grey: control{one}"
+    return [
+        *members,
+        *({**row, "told_model": row["model"], panels.color: CONTROL} for row in last),
+    ], f"grey: control{one}"
 
 
 def _dodged(rows: Sequence[Record], panels: Panels, colors: Sequence[Any], width: int) -> dict[tuple[Any, Any], float]:
@@ -257,37 +245,25 @@ def _in_order(values: Sequence[Any], name: str) -> list[Any]:
     return sorted(unique) if name in SYMBOLS else unique
 
 
-def _color(rows: Sequence[Record], panels: Panels, colors: Sequence[Any]) -> alt.Color:
-    import altair as alt
-
+def _color(rows: Sequence[Record], panels: Panels, colors: Sequence[Any]) -> Spec:
     drawn, shades = [str(value) for value in colors], ramp(len(colors))
     if any(row[panels.color] == CONTROL for row in rows):
         drawn, shades = [*drawn, CONTROL], [*shades, CONTROL_COLOR]
     longest = max(map(len, drawn))
-    legend = alt.Legend(
-        columns=4 if longest <= 10 else 2 if longest <= 26 else 1,
-        symbolOpacity=1,
-        symbolType="circle",
-        symbolStrokeWidth=2,
-    )
-    scale = alt.Scale(domain=drawn, range=shades)
-    return alt.Color(f"{panels.color}:N", title=panels.color_title, sort=drawn, scale=scale, legend=legend)
+    columns = 4 if longest <= 10 else 2 if longest <= 26 else 1
+    legend = {"columns": columns, "symbolOpacity": 1, "symbolType": "circle", "symbolStrokeWidth": 2}
+    scale = {"domain": drawn, "range": shades}
+    return channel("color:N", title=panels.color_title, sort=drawn, scale=scale, legend=legend)
 
 
-def _dashes(rows: Sequence[Record]) -> alt.StrokeDash:
-    import altair as alt
-
+def _dashes(rows: Sequence[Record]) -> Spec:
     groups = _groups(rows)
-    scale = alt.Scale(domain=groups, range=[[1, 0], [4, 3]][: len(groups)])
-    return alt.StrokeDash("group:N", scale=scale, legend=None)
+    return channel("group:N", scale={"domain": groups, "range": [[1, 0], [4, 3]][: len(groups)]}, legend=None)
 
 
-def _shapes(rows: Sequence[Record]) -> alt.Shape:
-    import altair as alt
-
+def _shapes(rows: Sequence[Record]) -> Spec:
     groups = _groups(rows)
-    scale = alt.Scale(domain=groups, range=["circle", "diamond"][: len(groups)])
-    return alt.Shape("group:N", scale=scale, legend=None)
+    return channel("group:N", scale={"domain": groups, "range": ["circle", "diamond"][: len(groups)]}, legend=None)
 
 
 def _groups(rows: Sequence[Record]) -> list[str]:
@@ -306,23 +282,34 @@ def _panels_with_a_line(rows: Sequence[Record], panels: Panels) -> list[Record]:
     return [row for row in rows if len(places[row[panels.panel]]) > 1]
 
 
-def _plain(row: Record, panels: Panels, places: dict[tuple[Any, Any], float]) -> Record:
-    """The row with the columns that are drawn and no others: the page carries them."""
-    names = {panels.x.column, panels.color, panels.panel, "group", "share", "share_low", "share_high"}
+def _drawn_row(row: Record, panels: Panels, places: dict[tuple[Any, Any], float]) -> Record:
+    """The row with the columns that are drawn, chosen by or told, and no others: the page carries them.
+
+    `color` is what it is drawn as; the control that is drawn for all has no model or context of its own to choose by.
+    """
     color = row[panels.color]
-    return {
-        **{name: row[name] for name in names},
-        panels.color: str(color),
-        "x": places[color, float(row[panels.x.column])],
-    }
+    kept = {name: row[name] for name in (panels.x.column, panels.panel, "group", "share", "share_low", "share_high")}
+    own = {panels.color: None if color == CONTROL else color}
+    drawn = {"color": str(color), "x": places[color, float(row[panels.x.column])]}
+    share = told_percent(row["share"], row["share_low"], row["share_high"])
+    return {**kept, **own, **drawn, **told(_what(row), share, f"{row['num_sequences']:,} {row['group']} sequences")}
 
 
-def _subtitle(rows: Sequence[Record], of_control: str) -> list[str]:
+def _what(row: Record) -> str:
+    """The model, or the control, and where it stands."""
+    of = row.get("told_model", row["model"])
+    cell = f"k = {row['context']}, n = {row['continuation']}"
+    place = [row["place"]] if "place" in row else []
+    return ", ".join([*(["control"] if row["group"] == CONTROL else []), of, cell, *place])
+
+
+def _subtitle(rows: Sequence[Record], of_control: str) -> tuple[str, str]:
     """How many sequences stand behind a point, by group, and how to read the marks."""
-    parts: list[str] = []
-    for group in _groups(rows):
-        sizes = [int(row["num_sequences"]) for row in rows if row["group"] == group]
-        span = f"{min(sizes):,}" if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
-        parts.append(f"{span} {group} sequences")
-    control = of_control or ("control dashed and hollow" if "control" in _groups(rows) else "no control given")
-    return [f"n per point: {', '.join(parts)}", f"{control}; bars: Wilson intervals"]
+    sizes = {group: [int(row["num_sequences"]) for row in rows if row["group"] == group] for group in _groups(rows)}
+    parts = [f"{span(some)} {group} sequences" for group, some in sizes.items()]
+    control = of_control or ("control dashed and hollow" if CONTROL in sizes else "no control given")
+    return f"n per point: {', '.join(parts)}", f"{control}; bars: Wilson intervals"
+
+
+def _sentence(line: str) -> str:
+    return line[0].upper() + line[1:] + "."

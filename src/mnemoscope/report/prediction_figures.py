@@ -7,18 +7,20 @@ ours at both tasks, the original's, and the baseline that is the best one in the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pyarrow as pa
 
 from mnemoscope.analyses.prediction import PredictionResult
 from mnemoscope.analyses.prediction_units import OURS, role_of
+from mnemoscope.report.figure import Figure, span, specs_of_figures, told, told_percent, told_points
 from mnemoscope.report.prediction_panels import (
     BASELINE,
     CONTEXT,
     DECODE,
     ORIGINAL,
     ROLES,
+    Words,
     draw_curves,
     draw_dots,
     draw_lines,
@@ -26,14 +28,8 @@ from mnemoscope.report.prediction_panels import (
     draw_models,
     draw_reliability,
 )
-from mnemoscope.report.theme import theme
+from mnemoscope.report.vega import Spec
 
-if TYPE_CHECKING:
-    import altair as alt
-
-    Chart = alt.ConcatChart | alt.VConcatChart
-
-Spec = dict[str, Any]
 Record = dict[str, Any]
 
 ACCURACIES: Final = {"token_accuracy": "tokens right", "full_accuracy": "whole sequences right"}
@@ -51,62 +47,71 @@ BALANCED: Final = "every score weighing the same"
 
 def prediction_specs(result: PredictionResult) -> dict[str, Spec]:
     """The Vega-Lite description of each figure that the result has data for, by name."""
-    charts = ((name, draw(result)) for name, draw in FIGURES)
-    return {name: {**chart.to_dict(), "config": theme()} for name, chart in charts if chart is not None}
+    return specs_of_figures({name: draw(result) for name, draw in FIGURES})
 
 
-def draw_accuracy(result: PredictionResult) -> Chart | None:
-    """Token and full accuracy of every predictor, largest model."""
+def draw_accuracy(result: PredictionResult) -> Figure | None:
+    """Token and full accuracy of every predictor, largest model: the study's table of predictors."""
     rows = _at_reference(result, _own(result.metrics), prior="balanced", split="test")
     panels = {
         title: [
             {
                 **{"label": row["predictor"], "task": row["task"], "role": ROLES[role_of(row["predictor"])]},
-                **_ends(row, "value"),
+                **_ends(row, "value", row["predictor"]),
             }
             for row in rows
             if row["metric"] == metric and row["value"] is not None
         ]
         for metric, title in SHARES.items()
     }
-    return draw_dots(panels, "Which tokens will match, predicted", [_where(result), _sizes(rows), BARS])
+    words = (
+        "How often each predictor is right about which tokens of a continuation will match: token by token, and on "
+        "whole sequences. Ours beside the original's and plain baselines."
+    )
+    subtitle = [_where(result), _sizes(rows), BARS]
+    return draw_dots(panels, Words("Which tokens will match, predicted", subtitle, _caption(words, subtitle)))
 
 
-def draw_gains(result: PredictionResult) -> Chart | None:
+def draw_gains(result: PredictionResult) -> Figure | None:
     """Ours at the context task minus every other predictor, largest model."""
     rows = _at_reference(result, result.gains.to_pylist(), prior="balanced", task="context")
     panels = {
         title: [
             {
                 **{"label": row["against"], "task": row["against_task"], "role": ROLES[row["role"]]},
-                **_ends(row, "gain"),
+                **_ends(row, "gain", f"ours, context, over {row['against']}"),
             }
             for row in rows
             if row["metric"] == metric and row["role"] in ROLES and row["gain"] is not None
         ]
         for metric, title in GAINS.items()
     }
-    remark = ["right of the line: ours, from the context alone, is ahead", BARS]
-    return draw_dots(panels, "Gain of ours, context, over each other", [_where(result), *remark], zero=True)
+    subtitle = [_where(result), "right of the line: ours, from the context alone, is ahead", _sizes(rows), BARS]
+    words = "What our predictor gains over every other one on the same sequences, in points."
+    title = "Gain of ours, context, over each other"
+    return draw_dots(panels, Words(title, subtitle, _caption(words, subtitle), "gain"), zero=True)
 
 
-def draw_by_model(result: PredictionResult) -> alt.ConcatChart | None:
+def draw_by_model(result: PredictionResult) -> Figure | None:
     """Accuracies from the smallest to the largest model."""
     figures = result.finding.figures
+    subtitle = [f"k = {figures.get('context')}, n = {figures.get('continuation')}, {BALANCED}", BARS]
+    words = "How well memorization can be predicted, from the smallest to the largest model."
     panels = _followed(result, "model", ("context", "continuation"))
-    remark = f"k = {figures.get('context')}, n = {figures.get('continuation')}, {BALANCED}"
-    return draw_lines(panels, "model", "Prediction by model", [remark, BARS])
+    return draw_lines(panels, "model", Words("Prediction by model", subtitle, _caption(words, subtitle)))
 
 
-def draw_by_continuation(result: PredictionResult) -> alt.ConcatChart | None:
+def draw_by_continuation(result: PredictionResult) -> Figure | None:
     """Accuracies of the largest model by continuation."""
     figures = result.finding.figures
+    subtitle = [f"{figures.get('model')}, k = {figures.get('context')}, {BALANCED}", BARS]
+    words = "How well memorization can be predicted, by how many tokens are to be recited."
     panels = _followed(result, "continuation", ("model", "context"))
-    remark = f"{figures.get('model')}, k = {figures.get('context')}, {BALANCED}"
-    return draw_lines(panels, "continuation n (tokens)", "Prediction by continuation", [remark, BARS])
+    heading = Words("Prediction by continuation", subtitle, _caption(words, subtitle))
+    return draw_lines(panels, "continuation n (tokens)", heading)
 
 
-def draw_by_score(result: PredictionResult) -> alt.ConcatChart | None:
+def draw_by_score(result: PredictionResult) -> Figure | None:
     """Accuracies by the number of tokens that did match, largest model: the published figure 7."""
     rows = _at_reference(result, _own(result.by_score), prior="balanced")
     series = _series(result)
@@ -115,49 +120,68 @@ def draw_by_score(result: PredictionResult) -> alt.ConcatChart | None:
             {
                 "series": series[_unit(row)],
                 "x": row["num_matched"],
-                **_ends(row, metric, bare=series[_unit(row)] in BARE),
+                **_ends(
+                    row, metric, f"{series[_unit(row)]}, {row['num_matched']} matched", bare=series[_unit(row)] in BARE
+                ),
             }
             for row in rows
             if _unit(row) in series
         ]
         for metric, title in ACCURACIES.items()
     }
-    remark = [_where(result), _sizes(rows, " at each score"), "bands of ours: " + BARS.partition(": ")[2]]
-    return draw_curves(panels, "matched tokens", "Prediction by score", remark)
+    words = "How often the predictors are right, by how many tokens of the continuation did match."
+    subtitle = [_where(result), _sizes(rows, " at each score"), "bands of ours: " + BARS.partition(": ")[2]]
+    return draw_curves(panels, "matched tokens", Words("Prediction by score", subtitle, _caption(words, subtitle)))
 
 
-def draw_fully_by_score(result: PredictionResult) -> alt.ConcatChart | None:
-    """Where the sequences lie of which every token is rightly predicted: one line per model, a panel per task."""
+def draw_fully_by_score(result: PredictionResult) -> Figure | None:
+    """Where the sequences lie of which every token is rightly predicted, one line per model, a panel per task.
+
+    The study's distribution of full accuracy.
+    """
     figures = result.finding.figures
     cell = (figures.get("context"), figures.get("continuation"))
     panels: dict[str, list[Record]] = {}
     for row in _own(result.by_score):
         share = row["share_of_fully_predicted"]
         if (row["context"], row["continuation"]) == cell and row["prior"] == "balanced" and row["predictor"] == OURS:
-            record = {"model": row["model"], "x": row["num_matched"], "value": share}
+            said = told(
+                f"{row['model']}, {row['num_matched']} matched",
+                "" if share is None else told_percent(share, None, None),
+                f"{row['num_sequences']:,} test sequences at this score",
+            )
+            record = {"model": row["model"], "x": row["num_matched"], "value": share, **said}
             panels.setdefault(f"ours, {row['task']}", []).extend([record] if share is not None else [])
-    remark = ["of the sequences with every token right, the share of each score", f"k = {cell[0]}, n = {cell[1]}"]
-    return draw_models(panels, "matched tokens", "Where whole sequences are right", remark)
+    words = "Full accuracy by score: where the sequences lie that are predicted without one error."
+    subtitle = ["of the sequences with every token right, the share of each score", f"k = {cell[0]}, n = {cell[1]}"]
+    said = _caption(words, [*subtitle, "a pointer tells n"])
+    return draw_models(panels, "matched tokens", Words("Where whole sequences are right", subtitle, said, "share"))
 
 
-def draw_calibration(result: PredictionResult) -> alt.ConcatChart | None:
+def draw_calibration(result: PredictionResult) -> Figure | None:
     """What came of what probability, natural prior, largest model."""
     rows = _at_reference(result, _own(result.calibration), prior="natural")
     series = _series(result)
     panels = {
         title: [
-            {"series": series[_unit(row)], "x": row["mean_probability"], **_ends(row, "observed_share")}
+            {
+                "series": series[_unit(row)],
+                "x": row["mean_probability"],
+                **_ends(row, "observed_share", f"{series[_unit(row)]}, {100 * row['mean_probability']:.0f} % said"),
+            }
             for row in rows
             if row["kind"] == kind and _unit(row) in series and row["num_clusters"] >= MIN_DRAWN
         ]
         for kind, title in KINDS.items()
     }
     small = f"tenths of probability with {MIN_DRAWN} clusters or more; on the grey line as said"
-    remark = [_where(result, "by design weight"), small, BARS]
-    return draw_reliability(panels, "Are the probabilities right?", remark)
+    words = "Of the tokens (left) and sequences (right) given a probability, the share that did match."
+    subtitle = [_where(result, "by design weight"), small, BARS]
+    said = _caption(words, [*subtitle, "a pointer tells n"])
+    return draw_reliability(panels, Words("Are the probabilities right?", subtitle, said, "share that came"))
 
 
-def draw_transfer(result: PredictionResult) -> alt.ConcatChart | None:
+def draw_transfer(result: PredictionResult) -> Figure | None:
     """Token accuracy of predictors that learned from one model and predict another, beside the model's own."""
     figures = result.finding.figures
     wanted = {name: figures.get(name) for name in ("context", "continuation")}
@@ -165,17 +189,23 @@ def draw_transfer(result: PredictionResult) -> alt.ConcatChart | None:
     rows = [row for row in result.metrics.to_pylist() if _is(row, wanted)]
     borrowed = {_unit(row) for row in rows if row["trained_on"] != row["model"]}
     panels = {
-        ", ".join(reversed(unit)): [
-            {name: row[name] for name in ("trained_on", "model", "value")} for row in rows if _unit(row) == unit
-        ]
+        ", ".join(reversed(unit)): [_transferred(row) for row in rows if _unit(row) == unit]
         for unit in dict.fromkeys(_unit(row) for row in rows)
         if unit in borrowed
     }
-    remark = f"token accuracy in %, k = {wanted['context']}, n = {wanted['continuation']}, {BALANCED}"
-    return draw_matrices(panels, "Predictors that learned from another model", [remark])
+    words = "How well a predictor that learned from one model (row) tells what another one (column) recites."
+    subtitle = [f"token accuracy in %, k = {wanted['context']}, n = {wanted['continuation']}, {BALANCED}"]
+    said = _caption(words, [*subtitle, _sizes(rows)])
+    return draw_matrices(panels, Words("Predictors that learned from another model", subtitle, said))
 
 
-FIGURES: tuple[tuple[str, Callable[[PredictionResult], Chart | None]], ...] = (
+def _transferred(row: Record) -> Record:
+    what = f"learned from {row['trained_on']}, predicts {row['model']}"
+    said = _ends(row, "value", what) if row["value"] is not None else {"value": None}
+    return {"trained_on": row["trained_on"], "model": row["model"], **said}
+
+
+FIGURES: tuple[tuple[str, Callable[[PredictionResult], Figure | None]], ...] = (
     ("prediction_accuracy", draw_accuracy),
     ("prediction_gains", draw_gains),
     ("prediction_by_model", draw_by_model),
@@ -220,7 +250,11 @@ def _followed(result: PredictionResult, along: str, fixed: Sequence[str]) -> dic
     rows = [row for row in _own(result.metrics) if _is(row, wanted) and _unit(row) in series]
     return {
         title: [
-            {"series": series[_unit(row)], "x": row[along], **_ends(row, "value")}
+            {
+                "series": series[_unit(row)],
+                "x": row[along],
+                **_ends(row, "value", f"{series[_unit(row)]}, {row['model']}, n = {row['continuation']}"),
+            }
             for row in rows
             if row["metric"] == metric and row["value"] is not None
         ]
@@ -228,11 +262,18 @@ def _followed(result: PredictionResult, along: str, fixed: Sequence[str]) -> dic
     }
 
 
-def _ends(row: Record, name: str, *, bare: bool = False) -> Record:
-    """The number as it is drawn, `bare` without its interval."""
-    if bare:
-        return {"value": row[name], "low": None, "high": None}
-    return {"value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]}
+def _ends(row: Record, name: str, what: str, *, bare: bool = False) -> Record:
+    """The number as it is drawn, `bare` without its interval, and what a pointer hears of it."""
+    value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
+    sizes = f"{row['num_sequences']:,} sequences, {row['num_clusters']:,} clusters"
+    words = told_points if name == "gain" else told_percent
+    said = told(what, "unknown" if value is None else words(value, low, high), sizes)
+    return {"value": value, "low": None if bare else low, "high": None if bare else high, **said}
+
+
+def _caption(words: str, remarks: Sequence[str]) -> str:
+    """The words, and what the lines below the title say, as sentences."""
+    return " ".join([words, *(f"{line[0].upper()}{line[1:]}." for line in remarks if line)])
 
 
 def _where(result: PredictionResult, weights: str = BALANCED) -> str:
@@ -241,8 +282,5 @@ def _where(result: PredictionResult, weights: str = BALANCED) -> str:
 
 
 def _sizes(rows: Sequence[Record], where: str = "") -> str:
-    sizes = sorted({int(row["num_sequences"]) for row in rows})
-    if not sizes:
-        return ""
-    span = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
-    return f"{span} test sequences{where}"
+    sizes = [int(row["num_sequences"]) for row in rows]
+    return f"{span(sizes)} test sequences{where}" if sizes else ""

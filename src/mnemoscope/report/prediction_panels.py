@@ -1,24 +1,36 @@
 """Panels of the figures of prediction: dots by predictor, lines by model or length, curves by score, matrices.
 
 Each is two panels, of tokens and of whole sequences, with one legend. Points come as records with the keys that a
-panel draws; nothing is computed here.
+panel draws and what they tell a pointer; nothing is computed here.
 """
 
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from mnemoscope.report.axes import PERCENT
-from mnemoscope.report.theme import CONTROL_COLOR, TEXT_SIZE, ramp
-
-if TYPE_CHECKING:
-    import altair as alt
+from mnemoscope.report.figure import Figure, plain
+from mnemoscope.report.theme import (
+    COLORS,
+    CONTROL_COLOR,
+    GRID,
+    INK,
+    INK_ON_COLOR,
+    ORANGE,
+    PAPER,
+    RULE,
+    TEXT_SIZE,
+    ramp,
+)
+from mnemoscope.report.vega import Spec, channel, concat, hover, layer, mark
 
 Record = Mapping[str, Any]
+Panels = Mapping[str, Sequence[Record]]
 
-WIDTH: Final = 150
+WIDTH: Final = 142
 HEIGHT: Final = 140
 ROW_HEIGHT: Final = 17
 DOTS_WIDTH: Final = 125
@@ -27,11 +39,12 @@ CHARACTER_PIXELS: Final = 7
 DARK_FROM: Final = 0.6
 """The part of the range from which a cell is dark enough for white type."""
 ROLES: Final = {"own": "ours", "original": "original", "baseline": "baseline"}
-ROLE_COLORS: Final = {"ours": "#440154", "original": "#d98200", "baseline": CONTROL_COLOR}
+ROLE_COLORS: Final = {"ours": COLORS[0], "original": ORANGE, "baseline": CONTROL_COLOR}
+ROLE_SHAPES: Final = {"ours": "circle", "original": "diamond", "baseline": "square"}
 TASKS: Final = {"context": "from the context", "decode": "from the decode"}
 """Headings, narrower than a panel: a wider one would push the next panel aside."""
 HUNDREDTHS: Final = "format(datum.value * 100, '~g')"
-GRID: Final = "#e6e6e6"
+KNOWN: Final = "isValid(datum.low)"
 
 
 class Series(NamedTuple):
@@ -43,16 +56,23 @@ class Series(NamedTuple):
     shape: str
 
 
-DECODE: Final = Series("ours, decode", "#440154", [1, 0], "circle")
-CONTEXT: Final = Series("ours, context", "#21918c", [1, 0], "square")
-ORIGINAL: Final = Series("original, decode", "#d98200", [5, 2], "diamond")
+class Words(NamedTuple):
+    """What is said of a figure: title, the lines below it, the caption, and the name of its value."""
+
+    title: str
+    subtitle: Sequence[str]
+    caption: str
+    value: str = "share right"
+
+
+DECODE: Final = Series("ours, decode", COLORS[0], [1, 0], "circle")
+CONTEXT: Final = Series("ours, context", COLORS[2], [1, 0], "square")
+ORIGINAL: Final = Series("original, decode", ORANGE, [5, 2], "diamond")
 BASELINE: Final = Series("best baseline, context", CONTROL_COLOR, [2, 2], "triangle-up")
 SERIES: Final = (DECODE, CONTEXT, ORIGINAL, BASELINE)
 
 
-def draw_dots(
-    panels: Mapping[str, Sequence[Record]], title: str, subtitle: Sequence[str], *, zero: bool = False
-) -> alt.VConcatChart | None:
+def draw_dots(panels: Panels, words: Words, *, zero: bool = False) -> Figure | None:
     """One row for each predictor, a block for each task, a panel for each measure; `zero` is drawn, for differences.
 
     Records have `label`, `task`, `role`, `value`, `low` and `high`.
@@ -60,21 +80,18 @@ def draw_dots(
     records = [record for some in panels.values() for record in some]
     if not records:
         return None
-    import altair as alt  # slow to import, and only drawing needs it
-
     tasks = [task for task in TASKS if any(record["task"] == task for record in records)]
-    blocks = [
-        alt.hconcat(
-            *(
+    blocks: list[Spec] = [
+        {
+            "hconcat": [
                 _dots_panel(records, name, some, task, zero=zero, is_last=task == tasks[-1], is_first=not index)
                 for index, (name, some) in enumerate(panels.items())
-            ),
-            spacing=16,
-        )
+            ],
+            "spacing": 16,
+        }
         for task in tasks
     ]
-    heading = alt.TitleParams(title, subtitle=[line for line in subtitle if line])
-    return alt.vconcat(*blocks, spacing=6, title=heading)
+    return Figure({"vconcat": blocks, "spacing": 6, "title": _title(words)}, words.caption, words.value)
 
 
 def _dots_panel(
@@ -86,29 +103,33 @@ def _dots_panel(
     zero: bool,
     is_first: bool,
     is_last: bool,
-) -> alt.LayerChart | alt.FacetChart:
+) -> Spec:
     """The predictors of one task in one measure; all blocks of a measure have the same reach."""
-    import altair as alt
-
     labels = list(dict.fromkeys(record["label"] for record in records if record["task"] == task))
-    named = alt.Axis(labels=is_first, ticks=False, domain=False, labelLimit=260, labelOverlap=False)
-    y = alt.Y("label:N", sort=labels, title=None, scale=alt.Scale(domain=labels), axis=named)
+    named = {"labels": is_first, "ticks": False, "domain": False, "labelLimit": 260, "labelOverlap": False}
+    y = channel("label:N", sort=labels, title=None, scale={"domain": labels}, axis=named)
     label = "(datum.value > 0 ? '+' : '') + " + HUNDREDTHS if zero else HUNDREDTHS
-    numbers = alt.Axis(labelExpr=label, tickCount=3, labels=is_last, ticks=is_last, domain=is_last)
-    scale = alt.Scale(domain=_reach(some, zero=zero), nice=False)
-    x = alt.X("value:Q", title=name if is_last else None, scale=scale, axis=numbers)
-    base = alt.Chart().encode(y=y, color=_role_color(records))
-    bars = base.mark_rule(strokeWidth=1.4).encode(
-        x=alt.X("low:Q", title=name if is_last else None, scale=scale, axis=numbers), x2="high:Q"
+    numbers = {"labelExpr": label, "tickCount": 3, "labels": is_last, "ticks": is_last, "domain": is_last}
+    scale = {"domain": _reach(some, zero=zero), "nice": False}
+    across: Spec = {"title": name if is_last else None, "axis": numbers, "scale": scale}
+    base = {"y": y, "color": _role_color(records)}
+    ends = {"x": channel("low:Q", **across), "x2": channel("high")}
+    heading = {"text": TASKS[task] if is_first else "", "fontSize": TEXT_SIZE, "anchor": "start", "frame": "group"}
+    return layer(
+        *([mark("rule", {"x": channel("at:Q")}, rows=[{"at": 0}], color=RULE)] if zero else []),
+        mark("rule", {**base, **ends}, where=KNOWN, strokeWidth=1.4),
+        mark(
+            "point",
+            {**base, "x": channel("value:Q", **across), "shape": _role_shape(records)},
+            filled=True,
+            size=40,
+            opacity=1,
+        ),
+        rows=[plain(record) for record in some if record["task"] == task],
+        width=DOTS_WIDTH,
+        height=ROW_HEIGHT * len(labels),
+        title={**heading, "offset": 4},
     )
-    points = base.mark_point(filled=True, size=40, opacity=1).encode(x=x)
-    line = alt.Chart(alt.InlineData(values=[{"at": 0}])).mark_rule(color="#888888").encode(x="at:Q")
-    layers = [*([line] if zero else []), bars.transform_filter("isValid(datum.low)"), points]
-    data = alt.InlineData(values=[_plain(record) for record in some if record["task"] == task])
-    title = alt.TitleParams(
-        TASKS[task] if is_first else "", fontSize=TEXT_SIZE, anchor="start", frame="group", offset=4
-    )
-    return alt.layer(*layers, data=data).properties(width=DOTS_WIDTH, height=ROW_HEIGHT * len(labels), title=title)
 
 
 def _reach(records: Sequence[Record], *, zero: bool) -> list[float]:
@@ -120,10 +141,8 @@ def _reach(records: Sequence[Record], *, zero: bool) -> list[float]:
     return [low - margin, high + margin]
 
 
-def draw_lines(
-    panels: Mapping[str, Sequence[Record]], x_title: str, title: str, subtitle: Sequence[str]
-) -> alt.ConcatChart | None:
-    """One line for each series along ordered places, with interval bars; None where there are not two places.
+def draw_lines(panels: Panels, x_title: str, words: Words) -> Figure | None:
+    """A point for each series at ordered places, with interval bars; None where there are not two places.
 
     Records have `series`, `x`, `value`, `low` and `high`.
     """
@@ -132,36 +151,32 @@ def draw_lines(
     places = list(short.values())
     if len(places) < 2:
         return None
-    import altair as alt
-
     names = _drawn(records)
     angle = _angle(places, WIDTH / len(places))
-    charts: list[alt.LayerChart | alt.FacetChart] = []
-    for name, some in panels.items():
-        axis = alt.Axis(labelAngle=angle, labelOverlap=False, grid=False, labelLimit=110)
-        x = alt.X(
-            "x:N",
-            title=[x_title, *_lines(family)],
-            sort=places,
-            axis=axis,
-            scale=alt.Scale(domain=places),
+    axis = {"labelAngle": angle, "labelOverlap": False, "grid": False, "labelLimit": 110}
+    x = channel("x:N", title=[x_title, *_lines(family)], sort=places, axis=axis, scale={"domain": places})
+    base = {"x": x, "xOffset": channel("series:N", sort=names), "color": _series_color(names)}
+    ends = {"y": channel("low:Q"), "y2": channel("high")}
+    charts = [
+        layer(
+            mark("rule", {**base, **ends}, where=KNOWN, strokeWidth=1.2),
+            mark(
+                "point",
+                {**base, "y": _share(name, from_zero=name != next(iter(panels))), "shape": _series_shape(names)},
+                filled=True,
+                size=40,
+                opacity=1,
+            ),
+            rows=[{**plain(record), "x": short[str(record["x"])]} for record in some],
+            width=WIDTH,
+            height=HEIGHT,
         )
-        base = alt.Chart().encode(x=x, xOffset=alt.XOffset("series:N", sort=names), color=_series_color(names))
-        bars = base.mark_rule(strokeWidth=1.2).encode(y=alt.Y("low:Q"), y2="high:Q")
-        y = _share(name, from_zero=name != next(iter(panels)))
-        points = base.mark_point(filled=True, size=40, opacity=1).encode(y=y, shape=_series_shape(names))
-        data = alt.InlineData(values=[{**_plain(record), "x": short[str(record["x"])]} for record in some])
-        layered = alt.layer(bars.transform_filter("isValid(datum.low)"), points, data=data)
-        charts.append(layered.properties(width=WIDTH, height=HEIGHT))
-    return _join(charts, title, subtitle)
+        for name, some in panels.items()
+    ]
+    return _join(charts, words)
 
 
-def draw_curves(
-    panels: Mapping[str, Sequence[Record]],
-    x_title: str,
-    title: str,
-    subtitle: Sequence[str],
-) -> alt.ConcatChart | None:
+def draw_curves(panels: Panels, x_title: str, words: Words) -> Figure | None:
     """One curve for each series along a number; None where a curve would have one point.
 
     Records have `series`, `x`, `value`, `low` and `high`; a band is drawn where the last two are not None.
@@ -169,28 +184,23 @@ def draw_curves(
     records = [record for some in panels.values() for record in some]
     if len({record["x"] for record in records}) < 2:
         return None
-    import altair as alt
-
     names = _drawn(records)
-    charts: list[alt.LayerChart | alt.FacetChart] = []
+    x = channel("x:Q", title=x_title, axis={"grid": False, "tickCount": 5}, scale={"nice": False})
+    base = {"x": x, "color": _series_color(names, symbol="stroke")}
+    ends = {"y": channel("low:Q"), "y2": channel("high")}
+    charts: list[Spec] = []
     for name, some in panels.items():
-        x = alt.X("x:Q", title=x_title, axis=alt.Axis(grid=False, tickCount=5), scale=alt.Scale(nice=False))
-        base = alt.Chart().encode(x=x, color=_series_color(names, symbol="stroke"))
-        bands = base.mark_area(opacity=0.16).encode(y=alt.Y("low:Q"), y2="high:Q")
         y = _share(name, from_zero=name != next(iter(panels)))
-        lines = base.mark_line(strokeWidth=1.7).encode(y=y, strokeDash=_series_dash(names))
-        data = alt.InlineData(values=[_plain(record) for record in some])
-        charts.append(
-            alt.layer(bands.transform_filter("isValid(datum.low)"), lines, data=data).properties(
-                width=WIDTH, height=HEIGHT
-            )
-        )
-    return _join(charts, title, subtitle)
+        views = [
+            mark("area", {**base, **ends}, where=KNOWN, opacity=0.16),
+            mark("line", {**base, "y": y, "strokeDash": _series_dash(names)}, strokeWidth=1.7),
+            hover({**base, "y": y}),
+        ]
+        charts.append(layer(*views, rows=[plain(record) for record in some], width=WIDTH, height=HEIGHT))
+    return _join(charts, words)
 
 
-def draw_reliability(
-    panels: Mapping[str, Sequence[Record]], title: str, subtitle: Sequence[str]
-) -> alt.ConcatChart | None:
+def draw_reliability(panels: Panels, words: Words) -> Figure | None:
     """What came against what was said, with the diagonal.
 
     Records have `series`, `x` (the probability), `value`, `low` and `high`.
@@ -198,30 +208,36 @@ def draw_reliability(
     records = [record for some in panels.values() for record in some]
     if not records:
         return None
-    import altair as alt
-
     names = _drawn(records)
-    unit = alt.Scale(domain=[0, 1], nice=False)
-    ends = alt.InlineData(values=[{"x": 0, "value": 0}, {"x": 1, "value": 1}])
-    charts: list[alt.LayerChart | alt.FacetChart] = []
-    for name, some in panels.items():
-        axis = alt.Axis(labelExpr=PERCENT, values=[0, 0.5, 1])
-        x = alt.X("x:Q", title="predicted", scale=unit, axis=axis)
-        y = alt.Y("value:Q", title="came", scale=unit, axis=axis)
-        diagonal = alt.Chart(ends).mark_line(color="#bbbbbb", strokeWidth=1.2).encode(x=x, y=y)
-        base = alt.Chart(alt.InlineData(values=[_plain(record) for record in some])).encode(x=x)
-        base = base.encode(color=_series_color(names))
-        bars = base.mark_rule(strokeWidth=1, opacity=0.5).encode(y=alt.Y("low:Q", scale=unit), y2="high:Q")
-        lines = base.mark_line(strokeWidth=1.2).encode(y=y)
-        points = base.mark_point(filled=True, size=34, opacity=1).encode(y=y, shape=_series_shape(names))
-        panel = alt.layer(diagonal, bars, lines, points).properties(width=HEIGHT, height=HEIGHT, title=_heading(name))
-        charts.append(panel)
-    return _join(charts, title, subtitle)
+    unit = {"domain": [0, 1], "nice": False}
+    axis = {"labelExpr": PERCENT, "values": [0, 0.5, 1]}
+    x, y = (channel(f"{column}:Q", title=title, scale=unit, axis=axis) for column, title in SAID_AND_CAME.items())
+    base = {"x": x, "color": _series_color(names)}
+    diagonal = mark("line", {"x": x, "y": y}, rows=DIAGONAL, color="#bbbbbb", strokeWidth=1.2)
+    views = [
+        mark("rule", {**base, "y": channel("low:Q", scale=unit), "y2": channel("high")}, strokeWidth=1, opacity=0.5),
+        mark("line", {**base, "y": y}, strokeWidth=1.2),
+        mark("point", {**base, "y": y, "shape": _series_shape(names)}, filled=True, size=34, opacity=1),
+    ]
+    charts = [
+        layer(
+            diagonal,
+            *views,
+            rows=[plain(record) for record in some],
+            width=HEIGHT,
+            height=HEIGHT,
+            title=_heading(name),
+        )
+        for name, some in panels.items()
+    ]
+    return _join(charts, words)
 
 
-def draw_models(
-    panels: Mapping[str, Sequence[Record]], x_title: str, title: str, subtitle: Sequence[str]
-) -> alt.ConcatChart | None:
+SAID_AND_CAME: Final = {"x": "predicted", "value": "came"}
+DIAGONAL: Final = ({"x": 0, "value": 0}, {"x": 1, "value": 1})
+
+
+def draw_models(panels: Panels, x_title: str, words: Words) -> Figure | None:
     """One line for each model, from dark (small) to light.
 
     Records have `model`, `x` and `value`.
@@ -229,26 +245,23 @@ def draw_models(
     records = [record for some in panels.values() for record in some]
     if len({record["x"] for record in records}) < 2:
         return None
-    import altair as alt
-
     short, family = shorten(list(dict.fromkeys(record["model"] for record in records)))
     models = list(short.values())
-    legend = alt.Legend(columns=4, symbolType="stroke", symbolStrokeWidth=2.5, symbolOpacity=1, titleLimit=300)
-    scale = alt.Scale(domain=models, range=ramp(len(models)))
-    color = alt.Color("model:N", title=f"model{family}", scale=scale, sort=models, legend=legend)
-    charts: list[alt.Chart] = []
+    legend = {"columns": 4, "symbolType": "stroke", "symbolStrokeWidth": 2.5, "symbolOpacity": 1, "titleLimit": 300}
+    scale = {"domain": models, "range": ramp(len(models))}
+    color = channel("short:N", title=f"model{family}", scale=scale, sort=models, legend=legend)
+    x = channel("x:Q", title=x_title, axis={"grid": False, "tickCount": 5}, scale={"nice": False})
+    charts: list[Spec] = []
     for name, some in panels.items():
-        x = alt.X("x:Q", title=x_title, axis=alt.Axis(grid=False, tickCount=5), scale=alt.Scale(nice=False))
-        chart = alt.Chart(alt.InlineData(values=[{**_plain(r), "model": short[r["model"]]} for r in some]))
-        line = chart.mark_line(strokeWidth=1.6, point=alt.OverlayMarkDef(size=18))
-        panel = line.encode(x=x, y=_share("share" if name == next(iter(panels)) else None), color=color)
-        charts.append(panel.properties(width=WIDTH, height=HEIGHT, title=_heading(name)))
-    return _join(charts, title, subtitle).resolve_scale(y="shared")
+        place = {"x": x, "y": _share("share" if name == next(iter(panels)) else None), "color": color}
+        views = [mark("line", place, strokeWidth=1.6), mark("point", place, filled=True, size=18, opacity=1)]
+        rows = [{**plain(record), "short": short[record["model"]]} for record in some]
+        charts.append(layer(*views, rows=rows, width=WIDTH, height=HEIGHT, title=_heading(name)))
+    figure = _join(charts, words)
+    return figure._replace(chart={**figure.chart, "resolve": {"scale": {"y": "shared"}}}, choices={"model": "model"})
 
 
-def draw_matrices(
-    panels: Mapping[str, Sequence[Record]], title: str, subtitle: Sequence[str]
-) -> alt.ConcatChart | None:
+def draw_matrices(panels: Panels, words: Words) -> Figure | None:
     """A heatmap for each panel: where a predictor learned (down) and what it predicts (across), shares in percent.
 
     Records have `trained_on`, `model` and `value`.
@@ -256,34 +269,38 @@ def draw_matrices(
     records = [record for some in panels.values() for record in some if record["value"] is not None]
     if not records:
         return None
-    import altair as alt
-
     predicted = list(dict.fromkeys(record["model"] for record in records))
     learned = list(dict.fromkeys([*predicted, *(record["trained_on"] for record in records)]))
     short, family = shorten(learned)
     models, sources = [short[name] for name in predicted], list(short.values())
     low, high = (end(record["value"] for record in records) for end in (min, max))
-    dark = low + DARK_FROM * (high - low)
-    scale = alt.Scale(domain=[low, high if high > low else low + 1], range=["#ffffff", "#3b528b"], interpolate="rgb")
-    charts: list[alt.LayerChart | alt.FacetChart] = []
+    reach = [low, high if high > low else low + 1]
+    scale = {"domain": reach, "range": [PAPER, COLORS[1]], "interpolate": "rgb"}
+    on_dark = {"test": f"datum.value > {low + DARK_FROM * (high - low)}", "value": INK_ON_COLOR}
+    bare = {"ticks": False, "domain": False, "grid": False, "labelOverlap": False}
+    charts: list[Spec] = []
     for index, (name, some) in enumerate(panels.items()):
-        axis = alt.Axis(labelAngle=_angle(models, CELL_PIXELS), **_bare())
-        x = alt.X("model:N", title=["predicts", *_lines(family)], sort=models, axis=axis)
-        rows = alt.Axis(labels=not index, **_bare())
-        y = alt.Y("trained_on:N", title=None if index else "learned from", sort=sources[::-1], axis=rows)
+        axis = {"labelAngle": _angle(models, CELL_PIXELS), **bare}
+        title = ["predicts", *_lines(family)]
+        place = {
+            "x": channel("model:N", title=title, sort=models, axis=axis, scale={"domain": models}),
+            "y": channel(
+                "trained_on:N",
+                title=None if index else "learned from",
+                sort=sources[::-1],
+                axis={"labels": not index, **bare},
+                scale={"domain": sources[::-1]},
+            ),
+        }
+        ink = {"condition": on_dark, "value": INK}
+        views = [
+            mark("rect", {**place, "color": channel("value:Q", scale=scale, legend=None)}, stroke=GRID),
+            mark("text", {**place, "text": channel("label:N"), "color": ink}, fontSize=TEXT_SIZE),
+        ]
         cells = [_cell(record, short) for record in some if record["value"] is not None]
-        base = alt.Chart().encode(x=x.scale(domain=models), y=y.scale(domain=sources[::-1]))
-        boxes = base.mark_rect(stroke=GRID).encode(color=alt.Color("value:Q", scale=scale, legend=None))
-        ink = alt.condition(f"datum.value > {dark}", alt.value("#ffffff"), alt.value("#333333"))
-        text = base.mark_text(fontSize=11).encode(text="label:N", color=ink)
         size = {"width": CELL_PIXELS * len(models), "height": round(0.6 * CELL_PIXELS * len(sources))}
-        panel = alt.layer(boxes, text, data=alt.InlineData(values=cells))
-        charts.append(panel.properties(**size, title=_heading(name)))
-    return _join(charts, title, subtitle)
-
-
-def _bare() -> dict[str, Any]:
-    return {"ticks": False, "domain": False, "grid": False, "labelOverlap": False}
+        charts.append(layer(*views, rows=cells, title=_heading(name), **size))
+    return _join(charts, words)
 
 
 def _lines(family: str) -> list[str]:
@@ -313,26 +330,24 @@ def _angle(labels: Sequence[str], room: float) -> int:
 
 def _cell(record: Record, short: Mapping[str, str]) -> dict[str, Any]:
     names = {name: short[record[name]] for name in ("model", "trained_on")}
-    return {**_plain(record), **names, "label": f"{100 * record['value']:.1f}"}
+    return {**plain(record), **names, "label": f"{100 * record['value']:.1f}"}
 
 
-def _join(charts: Sequence[Any], title: str, subtitle: Sequence[str]) -> alt.ConcatChart:
-    import altair as alt
-
-    heading = alt.TitleParams(title, subtitle=[line for line in subtitle if line])
-    return alt.concat(*charts, columns=2, spacing=16, title=heading)
+def _join(charts: Sequence[Spec], words: Words) -> Figure:
+    return Figure(concat(*charts, columns=2, spacing=16, title=_title(words)), words.caption, words.value)
 
 
-def _heading(text: str) -> alt.TitleParams:
-    import altair as alt
-
-    return alt.TitleParams(text, fontSize=TEXT_SIZE, fontWeight="normal", anchor="middle", offset=6, frame="group")
+def _title(words: Words) -> Spec:
+    return {"text": words.title, "subtitle": [piece for line in words.subtitle for piece in textwrap.wrap(line, 62)]}
 
 
-def _share(title: str | None, *, from_zero: bool = True) -> alt.Y:
-    import altair as alt
+def _heading(text: str) -> Spec:
+    settings = {"fontSize": TEXT_SIZE, "fontWeight": "normal", "anchor": "middle", "offset": 6, "frame": "group"}
+    return {"text": text, **settings}
 
-    return alt.Y("value:Q", title=title, axis=alt.Axis(labelExpr=PERCENT, tickCount=5), scale=alt.Scale(zero=from_zero))
+
+def _share(title: str | None, *, from_zero: bool = True) -> Spec:
+    return channel("value:Q", title=title, axis={"labelExpr": PERCENT, "tickCount": 5}, scale={"zero": from_zero})
 
 
 def _drawn(records: Sequence[Record]) -> list[str]:
@@ -343,39 +358,36 @@ def _of(names: Sequence[str]) -> list[Series]:
     return [series for series in SERIES if series.name in names]
 
 
-def _series_color(names: Sequence[str], symbol: str = "") -> alt.Color:
-    import altair as alt
-
-    legend = alt.Legend(columns=2, symbolOpacity=1, labelLimit=260)
+def _series_color(names: Sequence[str], symbol: str = "") -> Spec:
+    legend: Spec = {"columns": 2, "symbolOpacity": 1, "labelLimit": 260}
     if symbol:
-        legend = alt.Legend(columns=2, symbolOpacity=1, symbolType=symbol, symbolStrokeWidth=2.5, symbolSize=200)
-    scale = alt.Scale(domain=list(names), range=[series.color for series in _of(names)])
-    return alt.Color("series:N", title=None, scale=scale, legend=legend)
+        legend |= {"symbolType": symbol, "symbolStrokeWidth": 2.5, "symbolSize": 200}
+    scale = {"domain": list(names), "range": [series.color for series in _of(names)]}
+    return channel("series:N", title=None, scale=scale, legend=legend)
 
 
-def _series_dash(names: Sequence[str]) -> alt.StrokeDash:
-    import altair as alt
-
-    scale = alt.Scale(domain=list(names), range=[list(series.dash) for series in _of(names)])
-    legend = alt.Legend(columns=2, symbolType="stroke", symbolStrokeWidth=2.5, symbolSize=200)
-    return alt.StrokeDash("series:N", title=None, scale=scale, legend=legend)
+def _series_dash(names: Sequence[str]) -> Spec:
+    scale = {"domain": list(names), "range": [list(series.dash) for series in _of(names)]}
+    legend = {"columns": 2, "symbolType": "stroke", "symbolStrokeWidth": 2.5, "symbolSize": 200}
+    return channel("series:N", title=None, scale=scale, legend=legend)
 
 
-def _series_shape(names: Sequence[str]) -> alt.Shape:
-    import altair as alt
-
-    scale = alt.Scale(domain=list(names), range=[series.shape for series in _of(names)])
-    return alt.Shape("series:N", title=None, scale=scale)
+def _series_shape(names: Sequence[str]) -> Spec:
+    scale = {"domain": list(names), "range": [series.shape for series in _of(names)]}
+    return channel("series:N", title=None, scale=scale)
 
 
-def _role_color(records: Sequence[Record]) -> alt.Color:
-    import altair as alt
-
-    names = [name for name in ROLE_COLORS if any(record["role"] == name for record in records)]
-    scale = alt.Scale(domain=names, range=[ROLE_COLORS[name] for name in names])
-    return alt.Color("role:N", title=None, scale=scale, legend=alt.Legend(columns=3, symbolOpacity=1))
+def _role_color(records: Sequence[Record]) -> Spec:
+    names = _roles(records)
+    scale = {"domain": names, "range": [ROLE_COLORS[name] for name in names]}
+    return channel("role:N", title=None, scale=scale, legend={"columns": 3, "symbolOpacity": 1})
 
 
-def _plain(record: Record) -> dict[str, Any]:
-    """The record with five digits, which is more than can be seen: the page carries it."""
-    return {name: float(f"{value:.5g}") if isinstance(value, float) else value for name, value in record.items()}
+def _role_shape(records: Sequence[Record]) -> Spec:
+    names = _roles(records)
+    scale = {"domain": names, "range": [ROLE_SHAPES[name] for name in names]}
+    return channel("role:N", title=None, scale=scale, legend={"columns": 3, "symbolOpacity": 1})
+
+
+def _roles(records: Sequence[Record]) -> list[str]:
+    return [name for name in ROLE_COLORS if any(record["role"] == name for record in records)]

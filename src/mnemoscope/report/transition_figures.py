@@ -1,6 +1,7 @@
 """Figures of the transitions: heatmaps of one level against the next, beside what regression to the mean would give.
 
-Results in, pictures out; axes are labelled from the data, in the order of the levels, low at the bottom left.
+Results in, pictures out; axes are labelled from the data, in the order of the levels, low at the bottom left. Together
+the equivalent of the study's transition matrices, with the null beside each.
 """
 
 from __future__ import annotations
@@ -9,22 +10,28 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mnemoscope.analyses.agreement import LEVELS
-from mnemoscope.report.theme import theme
+from mnemoscope.report.figure import Figure, evenly, model_panel, specs_of_figures, told, told_percent
+from mnemoscope.report.theme import COLORS, FAINT_INK, GRID, INK, INK_ON_COLOR, PAPER, TEXT_SIZE
+from mnemoscope.report.vega import Spec, channel, layer, mark
 
 if TYPE_CHECKING:
-    import altair as alt
-
     from mnemoscope.analyses.transitions import TransitionsResult
 
-Spec = dict[str, Any]
 Record = dict[str, Any]
-CELL_PIXELS: Final = 42
-FULL_SHARE_COLOR: Final = "#3b528b"
-"""Of a share of 1; white is 0."""
+CELL_PIXELS: Final = 30
+FULL_SHARE_COLOR: Final = COLORS[1]
+"""Of a share of 1; paper is 0."""
 SMALL_OPACITY: Final = 0.35
 """Of cells with too few sequences to say."""
 DARK_FROM: Final = 0.55
 """The share from which a cell is dark enough for white type."""
+MAX_PAIRS: Final = 40
+"""Of matrices beside their null: a page carries them all."""
+CELL_COLUMNS: Final = (
+    *("model_from", "model_to", "context_from", "context_to", "continuation_from", "continuation_to"),
+    *("level_from", "level_to", "group", "num_chosen"),
+)
+"""Of a row of a matrix: what says which sequences are in the cell."""
 
 
 class OwnSide(NamedTuple):
@@ -37,62 +44,72 @@ class OwnSide(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """One heatmap: its columns of shares, numbers and smallness, and whether the rows are named at its left."""
+    """One heatmap: its columns of shares, their totals, numbers and smallness, and whose share it is."""
 
     share: str
+    total: str
     number: str
     small: str
-    names_rows: bool = True
+    ends: tuple[str, str] = ("", "")
+    is_observed: bool = True
 
 
 OWN_SIDES: Final = {
     "context": OwnSide("k", "context", ("continuation_from",), "a longer context is continued by later tokens"),
     "continuation": OwnSide("n", "continuation", ("context_from",), "a longer continuation begins with the shorter"),
 }
-FORWARD: Final = Matrix("share", "num_chosen", "small_stratum")
-INVERSE: Final = Matrix("inverse_share", "num_chosen", "inverse_small_stratum")
-EXPECTED: Final = Matrix("expected_share", "expected", "small_stratum", names_rows=False)
+FORWARD: Final = Matrix("share", "num_from", "num_chosen", "small_stratum", ("share_low", "share_high"))
+INVERSE: Final = Matrix(
+    "inverse_share", "num_to", "num_chosen", "inverse_small_stratum", ("inverse_low", "inverse_high")
+)
+EXPECTED: Final = Matrix("expected_share", "", "expected", "small_stratum", is_observed=False)
 
 
 def transition_specs(result: TransitionsResult) -> dict[str, Spec]:
     """The Vega-Lite description of each figure that the result has data for, by name."""
-    charts = ((name, draw(result)) for name, draw in FIGURES)
-    return {name: {**chart.to_dict(), "config": theme()} for name, chart in charts if chart is not None}
+    return specs_of_figures({name: draw(result) for name, draw in FIGURES})
 
 
-def draw_by_size(result: TransitionsResult) -> alt.VConcatChart | None:
-    """Levels of each model given those of the next smaller one, beside regression to the mean."""
+def draw_by_size(result: TransitionsResult) -> Figure | None:
+    """Levels of each model given those of the next smaller one, beside regression to the mean: the study's matrices."""
     return _draw_beside_null(result, "size", "Level by level, from one size to the next")
 
 
-def draw_by_step(result: TransitionsResult) -> alt.VConcatChart | None:
+def draw_by_step(result: TransitionsResult) -> Figure | None:
     """Levels of each checkpoint given those of the one before, beside regression to the mean."""
     return _draw_beside_null(result, "step", "Level by level, from one checkpoint to the next")
 
 
-def draw_by_context(result: TransitionsResult) -> alt.VConcatChart | None:
+def draw_by_context(result: TransitionsResult) -> Figure | None:
     """Levels of the largest model given more context against those given less, beside regression to the mean."""
-    return _draw_beside_null(result, "context", "Level by level, from one context to the next longer")
+    return _draw_beside_null(result, "context", "Level by level, from one context to the next")
 
 
-def draw_by_continuation(result: TransitionsResult) -> alt.VConcatChart | None:
+def draw_by_continuation(result: TransitionsResult) -> Figure | None:
     """Levels of the largest model over more continuation against those over less, beside regression to the mean."""
-    return _draw_beside_null(result, "continuation", "Level by level, from one continuation to the next longer")
+    return _draw_beside_null(result, "continuation", "Level by level, from one continuation to the next")
 
 
-def draw_inverse(result: TransitionsResult) -> alt.VConcatChart | None:
+def draw_inverse(result: TransitionsResult) -> Figure | None:
     """Where the levels of each model come from: P(level in the smaller | level in the larger)."""
     records = _reference(result, result.levels.to_pylist(), "size")
     if not records:
         return None
-    import altair as alt
+    charts = [
+        _heatmap(some, INVERSE, _pair_title(some), names_levels=index % 2 == 0)
+        for index, some in enumerate(evenly(_by_pair(records), MAX_PAIRS))
+    ]
+    rows: list[Spec] = [{"hconcat": charts[start : start + 2], "spacing": 8} for start in range(0, len(charts), 2)]
+    subtitle = _subtitle(records, "columns of each matrix sum to 1")
+    caption = (
+        "Of the sequences that the larger model recites at a level (column), the share that the smaller one recites at "
+        f"each level (row); below each share its number. {_of_cell(records)}."
+    )
+    title = {"text": "Where levels come from", "subtitle": subtitle}
+    return Figure({"vconcat": rows, "title": title}, caption, "share of the column", cells=True)
 
-    charts = [_heatmap(some, INVERSE, _pair_title(some)) for some in _by_pair(records)]
-    rows = [alt.hconcat(*charts[start : start + 2]) for start in range(0, len(charts), 2)]
-    return alt.vconcat(*rows, title=_title("Where levels come from", records, "columns of each matrix sum to 1"))
 
-
-FIGURES: tuple[tuple[str, Callable[[TransitionsResult], alt.VConcatChart | None]], ...] = (
+FIGURES: tuple[tuple[str, Callable[[TransitionsResult], Figure | None]], ...] = (
     ("transitions_by_size", draw_by_size),
     ("transitions_by_step", draw_by_step),
     ("transitions_by_context", draw_by_context),
@@ -101,19 +118,41 @@ FIGURES: tuple[tuple[str, Callable[[TransitionsResult], alt.VConcatChart | None]
 )
 
 
-def _draw_beside_null(result: TransitionsResult, relation: str, title: str) -> alt.VConcatChart | None:
+def _draw_beside_null(result: TransitionsResult, relation: str, title: str) -> Figure | None:
     records = _reference(result, result.levels.to_pylist(), relation)
     if not records:
         return None
-    import altair as alt
-
     nulls = [row for row in result.regression.to_pylist() if row["null"] == "regression"]
-    expected = _reference(result, nulls, relation)
-    rows = [
-        alt.hconcat(_heatmap(some, FORWARD, _pair_title(some)), _heatmap(null, EXPECTED, _null_title(null)))
-        for some, null in zip(_by_pair(records), _by_pair(expected), strict=True)
+    every = list(zip(_by_pair(records), _by_pair(_reference(result, nulls, relation)), strict=True))
+    drawn = evenly(every, MAX_PAIRS)
+    rows: list[Spec] = [
+        {
+            "name": _panel_name(some[0], index),
+            "hconcat": [
+                _heatmap(some, FORWARD, _pair_title(some)),
+                _heatmap(null, EXPECTED, _null_title(null), names_levels=False, names_sides=False),
+            ],
+            "spacing": 8,
+        }
+        for index, (some, null) in enumerate(drawn)
     ]
-    return alt.vconcat(*rows, title=_title(title, records, "rows of each matrix sum to 1"))
+    caption = (
+        "Left: of the sequences at a level (row), the share that is at each level next (column); below each share its "
+        "number. Right: the same if the two agreed only as far as their correlation makes them, regression to the "
+        f"mean. {_of_cell(records)}." + (f" Of {len(every)} pairs {len(drawn)} are drawn." if drawn != every else "")
+    )
+    models = [] if relation in OWN_SIDES else [some[0]["model_to"] for some, _ in drawn]
+    chart: Spec = {
+        "vconcat": rows,
+        "title": {"text": title, "subtitle": _subtitle(records, "rows of each matrix sum to 1")},
+    }
+    return Figure(chart, caption, "share of the row", panel_models=models, cells=True)
+
+
+def _panel_name(record: Record, index: int) -> str:
+    """By the later side of the pair: what a page may choose it by."""
+    side = OWN_SIDES.get(record["relation"])
+    return model_panel(index) if side is None else f"choice_{side.column}_{record[f'{side.column}_to']}"
 
 
 def _reference(result: TransitionsResult, rows: Iterable[Record], relation: str) -> list[Record]:
@@ -148,72 +187,90 @@ def _sides(record: Record) -> tuple[str, str]:
     return record["model_from"], record["model_to"]
 
 
-def _pair_title(records: Sequence[Record]) -> str:
-    return " → ".join(_sides(records[0]))
+def _pair_title(records: Sequence[Record]) -> list[str]:
+    before, after = _sides(records[0])
+    return [f"{before} →", after]
 
 
-def _null_title(records: Sequence[Record]) -> str:
+def _null_title(records: Sequence[Record]) -> list[str]:
     correlation = records[0]["correlation"]
-    return "regression to the mean alone" + (f" (r = {correlation:.2f})" if correlation is not None else "")
+    return ["regression to the mean", "alone" + (f" (r = {correlation:.2f})" if correlation is not None else "")]
 
 
-def _title(text: str, records: Sequence[Record], sums: str) -> alt.TitleParams:
-    import altair as alt
-
+def _of_cell(records: Sequence[Record]) -> str:
+    """The cell that is held, and n."""
     first = _by_pair(records)[0]
     num_sequences = sum(int(row["num_chosen"]) for row in first)
     side = OWN_SIDES.get(first[0]["relation"])
     k, n = (f"{symbol} = {first[0][name]}" for symbol, name in (("k", "context_from"), ("n", "continuation_from")))
     where = f"{k}, {n}" if side is None else f"{first[0]['model_to']}, {n if side.symbol == 'k' else k}"
-    cell = f"{where}, {num_sequences:,} member sequences"
-    remarks = [] if side is None else [side.remark]
-    sums = f"{sums}; below each share its number"
-    return alt.TitleParams(text, subtitle=[cell, sums, "grey type: fewer than 30 sequences to tell from", *remarks])
+    return f"{where}, {num_sequences:,} member sequences"
 
 
-def _heatmap(records: Sequence[Record], matrix: Matrix, title: str) -> alt.LayerChart | alt.FacetChart:
-    import altair as alt
+def _subtitle(records: Sequence[Record], sums: str) -> list[str]:
+    side = OWN_SIDES.get(records[0]["relation"])
+    faint = f"{sums}; below each share its number"
+    return [_of_cell(records), faint, "grey type: fewer than 30 sequences", *([side.remark] if side else [])]
 
-    rows = [_drawn_cell(record, matrix) for record in records]
+
+def _heatmap(
+    records: Sequence[Record],
+    matrix: Matrix,
+    title: Sequence[str],
+    *,
+    names_levels: bool = True,
+    names_sides: bool = True,
+) -> Spec:
+    """One matrix; without names of levels beside another that has them, in the same order."""
     levels, (from_side, to_side) = list(LEVELS), _sides(records[0])
     preposition = "at" if records[0]["relation"] in OWN_SIDES else "under"
-    rows_axis = alt.Axis(**_bare()) if matrix.names_rows else None
-    base = alt.Chart().encode(
-        x=alt.X("to:N", sort=levels, title=f"level {preposition} {to_side}", axis=alt.Axis(labelAngle=-35, **_bare())),
-        y=alt.Y("from:N", sort=levels[::-1], title=f"level {preposition} {from_side}", axis=rows_axis),
-    )
+    bare = {"ticks": False, "domain": False, "grid": False, "labelOverlap": False}
+    y_title = f"level {preposition} {from_side}" if names_sides else None
+    x = channel("to:N", sort=levels, title=f"level {preposition} {to_side}", axis={"labelAngle": -45, **bare})
+    y = channel("from:N", sort=levels[::-1], title=y_title, axis={"labels": names_levels, **bare})
     # By default colours are mixed in a space that turns faint blues to cyan.
-    scale = alt.Scale(domain=[0, 1], range=["#ffffff", FULL_SHARE_COLOR], interpolate="rgb")
-    cells = base.mark_rect(stroke="#e6e6e6").encode(
-        color=alt.Color("share:Q", scale=scale, legend=None),
-        opacity=alt.condition("datum.small", alt.value(SMALL_OPACITY), alt.value(1)),
-    )
-    ink = alt.when("datum.dark").then(alt.value("#ffffff"))
-    ink = ink.when("datum.small").then(alt.value("#999999")).otherwise(alt.value("#333333"))
-    shares = base.mark_text(fontSize=12, dy=-6).encode(text="label:N", color=ink)
-    numbers = base.mark_text(fontSize=10, dy=9).encode(text="number:N", color=ink)
+    scale = {"domain": [0, 1], "range": [PAPER, FULL_SHARE_COLOR], "interpolate": "rgb"}
+    shade = channel("share:Q", scale=scale, legend=None)
+    opacity = {"condition": {"test": "datum.small", "value": SMALL_OPACITY}, "value": 1}
+    on_dark, on_few = {"test": "datum.dark", "value": INK_ON_COLOR}, {"test": "datum.small", "value": FAINT_INK}
+    ink = {"condition": [on_dark, on_few], "value": INK}
+    place = {"x": x, "y": y}
     size = CELL_PIXELS * len(levels)
-    heading = alt.TitleParams(title, fontSize=12, fontWeight="normal", anchor="middle", offset=6)
-    data = alt.InlineData(values=rows)
-    return alt.layer(cells, shares, numbers, data=data, width=size, height=size, title=heading)
-
-
-def _bare() -> Spec:
-    return {"ticks": False, "domain": False, "grid": False, "labelOverlap": False}
+    return layer(
+        mark("rect", {**place, "color": shade, "opacity": opacity}, stroke=GRID),
+        mark("text", {**place, "text": channel("label:N"), "color": ink}, fontSize=TEXT_SIZE, dy=-6),
+        mark("text", {**place, "text": channel("number:N"), "color": ink}, fontSize=TEXT_SIZE, dy=8),
+        rows=[_drawn_cell(record, matrix) for record in records],
+        width=size,
+        height=size,
+        title={"text": list(title), "fontSize": TEXT_SIZE, "fontWeight": "normal", "anchor": "middle", "offset": 6},
+    )
 
 
 def _drawn_cell(record: Record, matrix: Matrix) -> Record:
     share, number, small = record[matrix.share], record[matrix.number], bool(record[matrix.small])
-    dark = share is not None and share >= DARK_FROM and not small
-    return {
+    drawn = {
         "from": record["level_from"],
         "to": record["level_to"],
         "share": share or 0,
         "label": "–" if share is None else _share_label(share),
         "number": _number_label(number),
         "small": small,
-        "dark": dark,
+        "dark": share is not None and share >= DARK_FROM and not small,
     }
+    cell = {name: record[name] for name in CELL_COLUMNS} if matrix.is_observed else {}
+    return {**drawn, **cell, **_told(record, matrix)}
+
+
+def _told(record: Record, matrix: Matrix) -> dict[str, str]:
+    before, after = _sides(record)
+    what = f"{record['level_from']} at {before}, {record['level_to']} at {after}"
+    if not matrix.is_observed:
+        share = "unknown" if record["expected_share"] is None else told_percent(record["expected_share"], None, None)
+        return told(f"expected by regression alone: {what}", share, f"{record['expected']:,.1f} sequences expected")
+    low, high = (record[end] for end in matrix.ends)
+    share = "no sequences" if record[matrix.share] is None else told_percent(record[matrix.share], low, high)
+    return told(what, share, f"{record['num_chosen']:,} of {record[matrix.total]:,} sequences")
 
 
 def _share_label(share: float) -> str:
@@ -221,8 +278,8 @@ def _share_label(share: float) -> str:
 
 
 def _number_label(number: float) -> str:
-    """A count in full below 10,000, in three digits and a suffix above."""
-    if number < 10_000:
-        return f"{number:,.0f}" if number >= 10 or number == int(number) else f"{number:.1f}"
+    """A count in full below 1,000, in two digits or more and a suffix above: four characters fit a cell."""
+    if number < 1000:
+        return f"{number:.0f}" if number >= 10 or number == int(number) else f"{number:.1f}"
     factor, suffix = next(step for step in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if number >= step[0])
-    return f"{number / factor:.3g}{suffix}"
+    return f"{number / factor:.{0 if number >= 10 * factor else 1}f}{suffix}"
