@@ -1,4 +1,4 @@
-"""A complete study -> its findings: stored, drawn, and printed."""
+"""A complete study -> its findings: stored, drawn, reported, and printed."""
 
 from __future__ import annotations
 
@@ -8,25 +8,28 @@ from rich.console import Console
 
 from mnemoscope.findings import analyze, of_final_models, save_findings
 from mnemoscope.report.tables import print_results
+from mnemoscope.reporting import WrittenReport, write_report
 from mnemoscope.store import Study
 
 
 def conclude(finished: Study) -> None:
-    """Analyse, draw, and print the tables and where everything lies."""
+    """Analyse, draw, write the report, and print the tables and where everything lies."""
     results = analyze(finished)
     figures = save_findings(finished, results)
+    report = write_report(finished, results=results)
     console = Console()
     print_results({name: of_final_models(finished, result) for name, result in results.items()}, console)
-    _print_places(finished, figures, console)
+    _print_places(finished, figures, report, console)
 
 
-def _print_places(finished: Study, figures: list[Path], console: Console) -> None:
+def _print_places(finished: Study, figures: list[Path], report: WrittenReport, console: Console) -> None:
     console.print()
     pictures = [path for path in figures if path.suffix == ".png"]
     for what, path in (
         ("scores", finished.folder / "scores"),
         ("tables", finished.folder / "analyses"),
         ("figures", finished.folder / "figures"),
+        ("report", report.path),
     ):
         count = f" ({len(pictures)} as SVG and PNG)" if what == "figures" else ""
         console.print(f"{what:9} {path}{count}", highlight=False, markup=False, soft_wrap=True)

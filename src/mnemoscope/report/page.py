@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from mnemoscope.report.escapes import escape
-from mnemoscope.report.page_data import MAX_TABLE_CHARACTERS, dump_json, study_data, table_data
-from mnemoscope.report.provenance import ProvenanceTable
+from mnemoscope.report.page_data import MAX_TABLE_CHARACTERS, dump_json, figure_data, study_data, table_data
+from mnemoscope.report.provenance import ProvenanceTable, hide_home
 from mnemoscope.report.rigor import RigorRow
 from mnemoscope.report.sections import Section
 from mnemoscope.report.study_facts import StudyFacts
@@ -171,7 +173,7 @@ def _data(content: PageContent, figures: Mapping[str, Spec]) -> dict[str, Any]:
     }
     return {
         "study": study_data(content.facts, folder=content.folder),
-        "figures": figures,
+        "figures": {name: figure_data(spec) for name, spec in figures.items()},
         "dark_config": theme(dark=True),
         "tables": tables,
         "explorer": content.explorer,
@@ -219,5 +221,8 @@ def _tally(rows: Sequence[RigorRow]) -> list[tuple[str, int]]:
 
 
 def _replay(content: PageContent) -> str:
-    """The command that makes this study and its page again."""
-    return content.facts.command or ""
+    """The command that makes the study again from its resolved settings; an import has none but its own."""
+    if content.facts.mode == "imported":
+        return hide_home(content.facts.command or "")
+    folder = PurePosixPath(content.folder)
+    return shlex.join(["mnemoscope", "study", str(folder / "study.toml"), "--out", f"{content.facts.name}-again"])

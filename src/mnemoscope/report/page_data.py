@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +13,7 @@ import pyarrow as pa
 from mnemoscope.analyses.agreement import LEVELS, level_of_scores
 from mnemoscope.report.study_facts import StudyFacts
 
-MAX_TABLE_CHARACTERS: Final = 40_000
+MAX_TABLE_CHARACTERS: Final = 25_000
 """Of one table's rows that the page carries; the whole lies beside the study's analyses."""
 _MAX_ROWS: Final = 2000
 _DIGITS: Final = 6
@@ -60,8 +60,21 @@ def table_data(table: pa.Table, caption: str, *, max_characters: int = MAX_TABLE
     }
 
 
+def figure_data(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A figure's description, its rows packed: the names of their columns once, then their values."""
+    packed = {name: _pack(rows) for name, rows in spec.get("datasets", {}).items()}
+    return {**spec, "datasets": packed}
+
+
+def _pack(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Each row as the index of its columns and its values: what a row lacks is not null."""
+    shapes = list(dict.fromkeys(tuple(row) for row in rows))
+    places = {shape: index for index, shape in enumerate(shapes)}
+    return {"shapes": shapes, "rows": [[places[tuple(row)], *row.values()] for row in rows]}
+
+
 def dump_json(value: object) -> str:
-    """JSON that can stand in a script element: no `<`, `>`, `&` or line separator; ValueError where a number is none."""
+    """JSON that can stand in a script element: no `<`, `>`, `&` or line separator. ValueError for NaN and infinity."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.translate(_ESCAPED)
 

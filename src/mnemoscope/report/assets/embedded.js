@@ -61,7 +61,7 @@
       };
     }
 
-    const wordsOf = (sequence, tokens) => tokens.map((token) => (token < 0 ? "▒" : (texts[token] ?? `<${token}>`))).join("");
+    const wordsOf = (sequence, tokens) => tokens.map((token) => (token < 0 ? "█" : (texts[token] ?? `<${token}>`))).join("");
 
     function textOf(sequence) {
       if (!searched.has(sequence)) searched.set(sequence, wordsOf(sequence, sequence.tokens ?? []).toLowerCase());

@@ -288,7 +288,7 @@
   }
 
   function commandOf(folder, row, chosen, study) {
-    const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+    const quoted = (text) => (/^~?[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
     const group = row.group === "control" ? " --group control" : "";
     return `mnemoscope show ${quoted(folder)} ${row.id} --model ${quoted(study.models[chosen.model].label)} --context ${chosen.context}${group}`;
   }

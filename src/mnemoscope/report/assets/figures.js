@@ -1,7 +1,7 @@
 "use strict";
 // Figures: drawn when they come near, again when the theme or a choice changes; their cells can be chosen.
 (() => {
-  const { element, saveFile, fileName, narrow, stack, darken, onPaper, withoutHover } = mnemoscope;
+  const { element, saveFile, fileName, unpack, narrow, stack, darken, onPaper, withoutHover } = mnemoscope;
   const LARGEST_SCALE = 1.3;
   const SMALLEST_SCALE = 0.85; // of 12-pixel type; below it panels go below one another, or the figure's box scrolls
   const PNG_SCALE = 3;
@@ -11,7 +11,7 @@
     const tooltip = makeTooltip();
     const figures = [...document.querySelectorAll("figure[data-figure]")]
       .filter((box) => specs[box.dataset.figure])
-      .map((box) => makeFigure(box, { spec: specs[box.dataset.figure], darkConfig, isDark, tooltip, onCell }));
+      .map((box) => makeFigure(box, { spec: unpack(specs[box.dataset.figure]), darkConfig, isDark, tooltip, onCell }));
     for (const figure of figures) addDownloads(figure, name);
     const near = new IntersectionObserver(
       (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => draw(entry.target)),

@@ -3,6 +3,14 @@
 (() => {
   const CONCATENATIONS = ["hconcat", "vconcat", "concat"];
 
+  /** A description as the page carries it, with rows that name their columns again. */
+  function unpack(spec) {
+    const rowOf = (shape, values) => Object.fromEntries(values.map((value, place) => [shape[place], value]));
+    const rowsOf = ({ shapes, rows }) => rows.map(([index, ...values]) => rowOf(shapes[index], values));
+    const datasets = Object.entries(spec.datasets ?? {}).map(([name, packed]) => [name, rowsOf(packed)]);
+    return { ...spec, datasets: Object.fromEntries(datasets) };
+  }
+
   /** The description that follows the choices as far as it can without going empty, and those that it follows. */
   function narrow(spec, choices) {
     let narrowed = structuredClone(spec);
@@ -147,5 +155,5 @@
     return kept;
   }
 
-  Object.assign(mnemoscope, { narrow, stack, darken, onPaper, withoutHover });
+  Object.assign(mnemoscope, { unpack, narrow, stack, darken, onPaper, withoutHover });
 })();

@@ -129,7 +129,7 @@
   /** A token's text with its spaces made visible, cut where it is long; its id where it has no text of its own. */
   function textOf({ texts, isHidden }, token, index) {
     if (token === undefined || token === null) return { text: "?", whole: null };
-    if (token < 0 || isHidden.has(index)) return { text: "▒▒", whole: "hidden: redacted" };
+    if (token < 0 || isHidden.has(index)) return { text: "██", whole: "hidden" };
     const whole = texts[token];
     if (whole === undefined) return { text: `<${token}>`, whole: `token ${token}: no text by itself` };
     const seen = whole.replaceAll(" ", "·");
@@ -157,8 +157,7 @@
   }
 
   function notesOf(sequence) {
-    const notes = [...(sequence.notes ?? [])];
-    if (sequence.redacted?.length) notes.push(`${countOf(sequence.redacted.length, "token is", "tokens are")} hidden: redacted`);
+    const notes = sequence.notes ?? [];
     if (!notes.length) return [];
     return [element("ul", { id: "sequence-notes" }, notes.map((note) => element("li", {}, note)))];
   }
