@@ -15,7 +15,7 @@ from mnemoscope.report.study_facts import StudyFacts
 def cautions(results: Mapping[str, AnalysisResult], facts: StudyFacts) -> list[Claim]:
     """One claim about what was scored and one about how firm the numbers are, where there is something to tell."""
     factors = results.get("factors")
-    kinds = (list(_about_scores(facts)), list(_about_texts(factors, facts)), list(_about_numbers(factors)))
+    kinds = ([*_about_scores(facts), *_about_texts(factors, facts)], list(_about_numbers(factors)))
     return [Claim(" ".join(sentences), "warning") for sentences in kinds if sentences]
 
 
@@ -28,12 +28,10 @@ def _about_scores(facts: StudyFacts) -> Iterator[str]:
     if facts.mode == "exact":
         yield (
             "Only whole recitations and first mistakes were scored (mode exact): sequences that are half right count "
-            "as not recited, and scores are not compared between models."
+            "as not recited, and none is followed from model to model."
         )
     if facts.missing_models:
         yield f"Not scored yet: {joined(facts.missing_models)}."
-    if len(facts.models) == 1:
-        yield "One model was scored: nothing here compares models."
 
 
 def _about_texts(factors: AnalysisResult | None, facts: StudyFacts) -> Iterator[str]:
@@ -66,8 +64,8 @@ def _about_numbers(factors: AnalysisResult | None) -> Iterator[str]:
         low, high = (f"{100 * row[f'share_if_flipped_{end}']:.1f}" for end in ("low", "high"))
         yield (
             f"For {counted(row, 'num_fragile', 'num_sequences')} sequences the model's two best tokens came so close "
-            "somewhere that another machine may choose otherwise; whatever it chose, the share at these lengths, "
-            f"{share_words(row)}, would lie between {low} and {high} %."
+            "somewhere that another machine may choose otherwise; whatever it chose, the share at the longest lengths, "
+            f"{share_words(row)}, would stay between {low} and {high} %."
         )
     small = small_strata(factors)
     if small[0]:

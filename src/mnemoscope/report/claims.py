@@ -61,17 +61,27 @@ def amount_claim(result: FactorsResult) -> Claim:
     named = f"{row['model']} ({size_words(row['num_non_embedding_parameters'])} without embeddings)"
     if row["num_memorized"] == 0:
         return Claim(
-            f"{named} recites none of {plural(row['num_sequences'], 'training sequence')} ({place}). None in this many "
-            f"is no proof of none at all: {bound_words(row['share_high'])} of such text would fit this, by the "
-            f"{level:g} % interval.",
+            f"{named} recites none of {plural(row['num_sequences'], 'training sequence')} ({place})."
+            f"{_elsewhere(result)} None in this many is no proof of none at all: {bound_words(row['share_high'])} of "
+            f"such text would fit it, by the {level:g} % interval.",
             "not found",
         )
     counts = counted(row, "num_memorized", "num_sequences")
     return Claim(
         f"{named} recites {counts} training sequences, every token right ({place}; a token is a piece of a word): "
-        f"{share_words(row)}. Brackets here and below hold the {level:g} % interval.",
+        f"{share_words(row)}. Brackets hold the {level:g} % interval, the range that this many sequences leave open.",
         "found" if _is_beyond(excess_row(result, row)) else "undecided",
     )
+
+
+def _elsewhere(result: FactorsResult) -> str:
+    """What the model recites at other lengths, where it recites nothing at the longest."""
+    rows = largest_rows(result)
+    best = max(rows, key=lambda row: row["share"])
+    if best["num_memorized"] == 0:
+        return " Nor does it at other lengths." if len(rows) > 1 else ""
+    place = lengths_words(best["context"], best["continuation"])
+    return f" At other lengths it does: {counted(best, 'num_memorized', 'num_sequences')} ({place})."
 
 
 def _is_beyond(row: Record | None) -> bool:
@@ -86,16 +96,14 @@ def control_claim(result: FactorsResult) -> Claim | None:
         return None
     other = excess_row(result, row)
     if other is None:
-        return Claim(
-            "No unseen text was scored beside it (a control). Some text can be continued by anyone, such as lists and "
-            "licences, so what is recited here may be partly guessed.",
-            "warning",
-        )
+        guessed = "Anyone can continue some text, such as lists and licences: what is recited may be partly guessed."
+        missing = "No unseen text was scored beside it (a control)."
+        return Claim(f"{missing} {guessed}" if row["num_memorized"] else missing, "warning")
     counts = counted(other, "num_control_memorized", "num_control_sequences")
     excess = points_words(*(other[f"excess{end}"] for end in ("", "_low", "_high")))
     seen = f"Of text that it never saw, it recites {counts} sequences"
     if other["num_memorized"] == 0:
-        return Claim(f"{seen}: no memorization can be told from guessing.", "not found")
+        return Claim(f"{seen}.", "plain")
     if other["excess_low"] > 0:
         return Claim(f"{seen}. What it recites beyond that, {excess}, is what counts as memorized.", "found")
     if other["excess_high"] < 0:
@@ -149,16 +157,18 @@ def copies_claim(result: FactorsResult) -> Claim:
         return Claim(f"{why}: whether copies drive memorization cannot be told here.", "undecided")
     first, last = rows[0], _most_copied(rows)
     place = lengths_words(first["context"], first["continuation"])
-    ends = " and ".join(
+    ends = ", and ".join(
         f"{counted(row, 'num_memorized', 'num_sequences')} that stand there "
         f"{copies_words(row['num_repeats_low'], row['num_repeats_high'])}, {share_words(row)}"
         for row in (first, last)
     )
     if last["share_low"] > first["share_high"]:
-        return Claim(f"Copies in the training text matter: {first['model']} recites {ends} ({place}).", "found")
-    verdict = "fewer" if last["share_high"] < first["share_low"] else None
-    words = f"More copies do not bring {'more, but fewer' if verdict else 'demonstrably more'} recitations"
-    return Claim(f"{words}: {first['model']} recites {ends} ({place}).", "not found" if verdict else "undecided")
+        words, state = "Copies in the training text matter", "found"
+    elif last["share_high"] < first["share_low"]:
+        words, state = "More copies in the training text do not bring more recitations, but fewer", "not found"
+    else:
+        words, state = "Whether copies in the training text matter is open", "undecided"
+    return Claim(f"{words}: {first['model']} recites {ends} ({place}).", state)
 
 
 def _fewest_copies(row: Record) -> int:
@@ -172,8 +182,12 @@ def _most_copied(rows: Sequence[Record]) -> Record:
 
 
 def length_claim(result: FactorsResult) -> Claim | None:
-    """How the share runs with the context, and with the continuation; None where the grid has one of each."""
+    """How the share runs with the context, and with the continuation; None where the grid has one of each, or where
+    nothing is recited anywhere.
+    """
     figures, rows = result.finding.figures, largest_rows(result)
+    if not any(row["num_memorized"] for row in rows):
+        return None
     parts: list[str] = []
     state: State = "plain"
     if "context_num_models" in figures:

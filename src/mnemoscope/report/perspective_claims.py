@@ -20,7 +20,7 @@ BOUNDARY_WORDS: Final = {
     SURVIVES: "it goes beyond what selection explains",
     NOT_BEYOND: "text never seen shows it too",
     EXPLAINED: "selection can explain it",
-    NO_DIFFERENCE: "there is none",
+    NO_DIFFERENCE: "there is no such step",
     TOO_WIDE: "the interval is too wide to tell",
     TOO_FEW: "there are too few sequences to tell",
 }
@@ -42,12 +42,19 @@ def persistence_claim(result: TransitionsResult) -> Claim:
             f"Of the {plural(kept['num_sequences'], 'sequence')} that {kept['model_from']} recites, {next_} recites "
             f"{kept['num_chosen']:,} too, {share_words(kept)}"
         )
+    return Claim(f"{words}. {_staying_words(figures)}.", STATES[verdict])
+
+
+def _staying_words(figures: Mapping[str, Any]) -> str:
+    """How commonly sequences stay at their level of score, over the levels that hold enough of them."""
     told, of = figures["dominance_num_dominant"], figures["dominance_num_levels"]
-    words += f". Staying in its class of score is a sequence's commonest fate in {told} of {of} classes"
-    if "growth_num_levels" in figures:
+    if not of:
+        return "No level of score holds enough sequences to tell whether they stay at it"
+    words = f"Staying at its level of score is a sequence's commonest fate in {told} of {of} levels"
+    if figures.get("growth_num_levels"):
         rising, levels = figures["growth_num_rising"], figures["growth_num_levels"]
-        words += f", and becomes commoner with size in {rising} of {levels}"
-    return Claim(f"{words}.", STATES[verdict])
+        words += f", and becomes surely commoner with size in {rising} of {levels}"
+    return words
 
 
 def kept_row(result: TransitionsResult) -> Record | None:
@@ -137,7 +144,7 @@ def prediction_claim(result: AnalysisResult) -> Claim:
     words = (
         f"From the context alone, before {figures['model']} writes a word, a trained predictor says of "
         f"{format_share(*tokens)} of the tokens rightly whether they will match "
-        f"({plural(_count(figures), 'test sequence')}, every score weighing the same)"
+        f"({plural(_count(figures), 'test sequence')}, each number of right tokens weighing the same)"
     )
     best, gain = figures.get("context_token_accuracy_best_baseline"), _figure(figures, "context_token_accuracy_gain")
     if best is None or gain is None:

@@ -242,10 +242,12 @@ def reporting_rows(evidence: Evidence) -> Iterator[RigorRow]:
     yield RigorRow(
         topic,
         "Provenance inside the report",
-        "partly" if unknown or not facts.is_complete else "done",
-        f"not known: {joined(unknown)} (the study has no complete manifest)"
+        "partly" if unknown or not facts.is_complete or not facts.models else "done",
+        f"not known: {joined(unknown)}, as the study has no manifest yet"
         if unknown
-        else "models, texts, grid, machine, command",
+        else "models, texts, grid, machine, command"
+        if facts.models
+        else "no model has run",
     )
     yield RigorRow(
         topic,

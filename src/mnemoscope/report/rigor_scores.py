@@ -215,6 +215,8 @@ def _short_rows(topic: str, evidence: Evidence) -> RigorRow:
     if not known:
         return RigorRow(topic, point, "not done", "the study is not complete: its manifest would say")
     words = ", ".join(f"{count:,} left out of {groups[name].num_sequences:,} ({name})" for name, count in known.items())
+    if evidence.is_imported:
+        return RigorRow(topic, point, "partly", f"{words}; what was left out before the import is not known")
     return RigorRow(topic, point, graded(len(known), len(groups)), words)
 
 

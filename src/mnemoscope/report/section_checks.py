@@ -48,6 +48,8 @@ def _factor_checks(result: FactorsResult) -> Iterator[str]:
             f"unseen text, beyond chance, in {ahead} of {plural(len(rows), 'model')}; of unseen text {row['model']} "
             f"recites {counted(row, 'num_control_memorized', 'num_control_sequences')}."
         )
+    elif any(row["group"] == "control" for row in records(result.memorized)):
+        yield "The control cannot be set against anything: one of the two sides holds no sequences."
     else:
         yield "No control: text that the models never saw was not scored, so guessing is counted as memorization."
     row = longest_row(result)
@@ -115,8 +117,9 @@ def _symmetry_check(result: TransitionsResult) -> Iterator[str]:
 def _boundary_checks(result: FrequencyResult | EntropyResult) -> Iterator[str]:
     counts = boundary_counts(result)
     total = sum(counts.values())
-    for verdict, count in counts.items():
-        yield f"Test against selection: {BOUNDARY_WORDS[verdict]} in {count} of {plural(total, 'model')}."
+    if total:
+        told = joined([f"{BOUNDARY_WORDS[verdict]} in {count}" for verdict, count in counts.items()])
+        yield f"Test against selection: {told} of {plural(total, 'model')}."
     rows = [row for row in records(result.boundary) if row["score_class"] == "unmemorized"]
     rows = [row for row in rows if row.get("ngram", 1) in (1, None) and row["difference"] is not None]
     if not rows:

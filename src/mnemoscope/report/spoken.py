@@ -24,10 +24,10 @@ def counted(row: Record, count: str, of: str) -> str:
 
 
 def points_words(value: float, low: float, high: float, *, signed: bool = False) -> str:
-    """A difference of shares: `19.6 points (14.8 to 24.4)`, with its sign where asked for."""
+    """A difference of shares: `19.6 percentage points (14.8 to 24.4)`, with its sign where asked for."""
     decimals = share_decimals(low, high)
     first = f"{100 * value:{'+' if signed else ''}.{decimals}f}"
-    return f"{first} points ({100 * low:.{decimals}f} to {100 * high:.{decimals}f})"
+    return f"{first} percentage points ({100 * low:.{decimals}f} to {100 * high:.{decimals}f})"
 
 
 def bound_words(high: float) -> str:

@@ -38,8 +38,8 @@ from mnemoscope.report.perspective_claims import (
     persistence_claim,
     prediction_claim,
 )
-from mnemoscope.report.rows import last_checkpoints, records
-from mnemoscope.report.spoken import bound_words, counted, joined, plural, share_words
+from mnemoscope.report.rows import Record, last_checkpoints, records
+from mnemoscope.report.spoken import bound_words, counted, joined, share_words
 from mnemoscope.report.study_facts import StudyFacts
 
 __all__ = ["Claim", "State", "Verdict", "published_states", "verdict"]
@@ -68,13 +68,19 @@ def _headline(results: Mapping[str, AnalysisResult]) -> str:
     control = excess_row(factors, row)
     if row["num_memorized"] == 0:
         bound = bound_words(row["share_high"])
-        return f"{row['model']} recites none of {plural(row['num_sequences'], 'training sequence')} ({bound} could be)."
+        texts = f"{row['num_sequences']:,} tried"
+        return f"{row['model']} recites {_tokens(row)} of no training sequence without a mistake, of {texts} ({bound})."
     counts = counted(row, "num_memorized", "num_sequences")
-    words = f"{row['model']} recites {counts} training sequences word for word"
+    words = f"{row['model']} recites {_tokens(row)} of {counts} training sequences without a mistake"
     if control is None:
         return f"{words}, {share_words(row)}; how much of this is guessing is not known, as no unseen text was scored."
     unseen = counted(control, "num_control_memorized", "num_control_sequences")
     return f"{words}, {share_words(row)}, against {unseen} sequences that it never saw."
+
+
+def _tokens(row: Record) -> str:
+    n = row["continuation"]
+    return "the next token" if n == 1 else f"the next {n:,} tokens"
 
 
 def _claims(results: Mapping[str, AnalysisResult], facts: StudyFacts) -> Iterator[Claim]:
@@ -133,6 +139,15 @@ _EMBEDDING_FINDINGS: Final = {
     "larger models spreading further": "larger models spread them further",
 }
 
+_PERSPECTIVES: Final = {
+    **dict(zip(_FACTOR_FINDINGS, ("size", "context", "graded scores"), strict=True)),
+    _FINDINGS["transitions"]: "what becomes of sequences from model to model",
+    _FINDINGS["frequency"]: "word frequency",
+    _FINDINGS["entropy"]: "entropy",
+    **dict.fromkeys(_EMBEDDING_FINDINGS.values(), "internal states"),
+}
+"""What a study did not ask, in a word or two."""
+
 
 def _factor_states(factors: FactorsResult) -> dict[str, Judgement | None]:
     figures = factors.finding.figures
@@ -145,9 +160,13 @@ def _factor_states(factors: FactorsResult) -> dict[str, Judgement | None]:
 
 
 def _judge_low_scores(factors: FactorsResult) -> Judgement | None:
-    """Whether more than half of the sequences score below 0.3 in every final model; None without scores."""
+    """Whether more than half of the sequences score below 0.3 in every final model; None without scores, undecided
+    where they are few.
+    """
     rows = [row for row in reference_rows(factors, records(factors.bins)) if row["group"] == "member"]
     rows = last_checkpoints(rows)
+    if any(row["small_stratum"] for row in rows):
+        return "undecided"
     halves = [
         2 * sum(row["num_chosen"] for row in rows if row["model"] == model and row["bin"] < LOW_BINS) > num_sequences
         for model, num_sequences in {row["model"]: row["num_sequences"] for row in rows}.items()
@@ -161,15 +180,18 @@ def _judge_low_scores(factors: FactorsResult) -> Judgement | None:
 def _published_claim(results: Mapping[str, AnalysisResult]) -> Claim:
     """The published findings in one list: which hold, which fail, which are open, which were not asked."""
     states = published_states(results)
-    asked = sum(state is not None for state in states.values())
-    parts = [
-        f"{sum(state == wanted for state in states.values())} {verb} "
-        f"({joined([words for words, state in states.items() if state == wanted])})"
-        for wanted, verb in (("holds", "hold here"), ("fails", "are not found"), ("undecided", "cannot be told"))
-        if wanted in states.values()
-    ]
-    unasked = [words for words, state in states.items() if state is None]
+    verbs = {
+        "holds": ("holds", "hold"),
+        "fails": ("is not found", "are not found"),
+        "undecided": ("is open", "are open"),
+    }
+    parts: list[str] = []
+    for wanted, (one, many) in verbs.items():
+        words = [words for words, state in states.items() if state == wanted]
+        if words:
+            parts.append(f"{len(words)} {one if len(words) == 1 else many} here ({'; '.join(words)})")
+    unasked = list(dict.fromkeys(_PERSPECTIVES[words] for words, state in states.items() if state is None))
     rest = f" Not asked: {joined(unasked)}." if unasked else ""
-    if not asked:
+    if not parts:
         return Claim(f"None of {len(states)} published findings is tested here.{rest}", "plain")
-    return Claim(f"Of {len(states)} published findings, {joined(parts)}.{rest}", "plain")
+    return Claim(f"Of {len(states)} published findings {joined(parts)}.{rest}", "plain")
