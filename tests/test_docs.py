@@ -27,7 +27,18 @@ def test_readme_lists_every_file():
 def test_readme_names_every_verb_and_column():
     """Each verb of the command line and each stored column of the scores is named."""
     verbs = [name for name in app if not name.startswith("-")]
-    assert sorted(verbs) == ["demo", "export", "import-scores", "predict", "score", "show", "status", "study"]
+    assert sorted(verbs) == [
+        "demo",
+        "export",
+        "import-scores",
+        "predict",
+        "report",
+        "score",
+        "show",
+        "status",
+        "study",
+        "view",
+    ]
     for name in (*verbs, *UNITS):
         assert f"mnemoscope {name}" in README or f"`{name}`" in README, name
 

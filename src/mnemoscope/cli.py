@@ -11,8 +11,10 @@ from cyclopts import App, Group, Parameter
 
 from mnemoscope.config import CorpusConfig, CorpusFormat, Device, Dtype, Layout, Mode, ModelConfig, StudyConfig
 from mnemoscope.errors import ConfigError
+from mnemoscope.report_verbs import report
 from mnemoscope.table_verbs import export, import_scores, show
 from mnemoscope.version import __version__
+from mnemoscope.view_verb import view
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -300,7 +302,7 @@ def status(folder: Path, *, verify: Annotated[bool, Parameter(negative="")] = Fa
         sys.exit(1)
 
 
-for _verb in (show, export, import_scores):
+for _verb in (report, show, view, export, import_scores):
     app.command(_verb)
 
 
