@@ -8,7 +8,7 @@ right.
 
 What is not: names, street addresses, birthdays, passwords that are words, identity numbers, telephone numbers without
 separators or prefix, obfuscated addresses (`john at example dot com`), and whatever is cut by the end of the text
-before it can be told. Hashes in hexadecimal are taken for keys. It is a net with holes: less is shown, not nothing.
+before it can be told. Hashes and UUIDs are taken for keys. It is a net with holes: less is shown, not nothing.
 
 Every search takes time linear in the text: quantifiers are bounded, or possessive behind a lookbehind that lets a run
 be entered at its start only.
@@ -67,7 +67,7 @@ def _is_card(found: str) -> bool:
     number = "".join(map(str, digits))
     doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
     has_check = (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
-    return has_check and len(set(digits)) > 2 and any(len(number) in sizes for sizes in _issuer_sizes(number))
+    return has_check and len(set(digits)) > 1 and any(len(number) in sizes for sizes in _issuer_sizes(number))
 
 
 def _issuer_sizes(number: str) -> Iterator[tuple[int, ...]]:

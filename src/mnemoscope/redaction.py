@@ -102,7 +102,7 @@ def _redact_trace(trace: Trace, is_said: NDArray[np.bool_], is_hidden: NDArray[n
 def _note(num_hidden: int, facts: SequenceFacts, max_verbatim_tokens: int) -> str:
     if facts.texts is None:
         return "all tokens are hidden: without a tokenizer nobody can tell which of them are private"
-    what = "private to a search for patterns, or come after"
+    num_tokens = len(facts.tokens or ())
     return (
-        f"{num_hidden} of {len(facts.tokens or ())} tokens are hidden: they look {what} {max_verbatim_tokens} in a row"
+        f"{num_hidden} of {num_tokens} tokens are hidden: they look private, or come after {max_verbatim_tokens} shown"
     )
