@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
+from mnemoscope.analyses.embeddings import embeddings
+from mnemoscope.analyses.entropy import entropy
 from mnemoscope.analyses.factors import factors
+from mnemoscope.analyses.frequency import frequency
+from mnemoscope.analyses.prediction import prediction
+from mnemoscope.analyses.transitions import transitions
 from mnemoscope.findings import analyze
 from mnemoscope.imported import import_scores
 from mnemoscope.intervals import wilson
 from mnemoscope.manifest import read_manifest
 from mnemoscope.report.claims import length_claim, longest_row, size_claim
 from mnemoscope.report.perspective_claims import boundary_counts, kept_row
+from mnemoscope.report.provenance import provenance
+from mnemoscope.report.rigor import rigor_table
+from mnemoscope.report.sections import sections
 from mnemoscope.report.spoken import bound_words, copies_words, joined, plural, points_words, size_words
 from mnemoscope.report.study_facts import facts_of
 from mnemoscope.report.verdict import published_states, verdict
 from mnemoscope.run import run_study
+from predicted_samples import forecast, predictions, simulate
 from studies import make_study
+from test_embeddings import sample
 from test_factors import published_models
 from test_imported import write
-from worded_studies import bare_facts, beside, counted, every_result, factors_of, group_facts, study_facts
+from test_transitions import pair, scores_of
+from traced_samples import study as traced_study
+from worded_studies import bare_facts, beside, counted, every_result, factors_of, group_facts, model_facts, study_facts
 
+CURVES = {"frequency": frequency, "entropy": entropy}
 NO_CONTROL = "No unseen text was scored"
 
 
@@ -53,8 +67,8 @@ def test_a_full_study_is_told_in_fourteen_claims_at_most(results):
     assert 8 <= len(words) <= 14 and len(set(words)) == len(words)
     assert words[0].startswith("b (10 million parameters") and found.claims[-1].state == "warning"
     topics = (
-        "boundary effect (rarer",
-        "boundary effect (a less",
+        "Rarer words just",
+        "less sure of itself",
         "(embeddings)",
         "trained predictor",
         "recites 40 too",
@@ -201,8 +215,8 @@ def test_published_findings_are_sorted_by_what_became_of_them(results):
 
 def test_the_boundary_claim_counts_models_by_verdict(results):
     """One model: its verdict in words; a `fails` is not found, an `undecided` undecided, a `holds` found."""
-    for name, noun in (("frequency", "rarer words"), ("entropy", "less certain")):
-        claim = the_claim(verdict(results, study_facts()).claims, "boundary effect", noun)
+    for name, noun in (("frequency", "Rarer words"), ("entropy", "less sure")):
+        claim = the_claim(verdict(results, study_facts()).claims, noun, "(a published finding)")
         expected = {"holds": "found", "fails": "not found", "undecided": "undecided"}
         assert claim.state == expected[results[name].finding.verdict]
         assert sum(boundary_counts(results[name]).values()) == 1
@@ -233,6 +247,7 @@ def test_the_predictors_share_and_gain_are_the_findings(results):
         (bare_facts(mode="imported"), "computed elsewhere and imported"),
         (bare_facts(mode="exact"), "mode exact"),
         (bare_facts(missing_models=("big",)), "Not scored yet: big."),
+        (bare_facts(models=(model_facts("x", dtype="bfloat16"),)), "x ran in a half-precision number format"),
         (bare_facts(groups={"member": group_facts(drawn="listed")}), "chosen by a list"),
         (bare_facts(groups={"member": group_facts(drawn="sample")}), "300 sequences drawn at random"),
         (bare_facts(groups={"member": group_facts(num_short=7)}), "7 sequences of the training text were too short"),
@@ -275,7 +290,7 @@ def test_a_study_of_one_model_in_mode_exact(tmp_path):
 def test_words_of_numbers():
     """Sizes, copies, lists and bounds by hand."""
     assert [size_words(n) for n in (100_096, 3_159_552, 11_327_027_200)] == [
-        "100,096 parameters",
+        "100 thousand parameters",
         "3.16 million parameters",
         "11.3 billion parameters",
     ]
@@ -288,3 +303,51 @@ def test_words_of_numbers():
     assert [joined(list(words)) for words in ("", "a", "ab", "abc")] == ["", "a", "a and b", "a, b and c"]
     assert (plural(1, "model"), plural(1200, "model")) == ("1 model", "1,200 models")
     assert bound_words(0.01264) == "at most 1.3 %" and bound_words(0.0121) == "at most 1.3 %"
+
+
+ALL_KINDS = {
+    "everything": lambda: (every_result(), study_facts()),
+    "nothing": lambda: ({}, bare_facts(models=(), groups={})),
+    "published": lambda: ({"factors": factors(published_models())}, bare_facts(mode="imported")),
+    "zero": lambda: ({"factors": factors_of(counted((0, 300)))}, bare_facts()),
+    "empty": lambda: ({"factors": factors_of(counted((0, 0)))}, bare_facts()),
+    "control alone": lambda: ({"factors": factors_of(counted((1, 200), group="control"))}, study_facts()),
+    "one sequence": lambda: ({"factors": factors_of(counted((1, 1)))}, bare_facts()),
+    "nothing kept": lambda: ({"transitions": transitions([pair(scores_of([[0] * 5] * 5))])}, study_facts()),
+    "one score": lambda: ({"embeddings": embeddings({"m": lone_score()}, num_resamples=20)}, study_facts()),
+    "no baseline": lambda: ({"prediction": prediction(lone_predictor(), num_resamples=20)}, study_facts()),
+    "no predictor": lambda: ({"prediction": prediction(lone_predictor().slice(0, 0), num_resamples=20)}, study_facts()),
+    "few traces": lambda: (few_traces(), study_facts()),
+}
+
+
+def lone_score():
+    """Every sequence of one score: no two groups to compare."""
+    return sample(np.zeros(40, int), np.random.default_rng(0).normal(size=(40, 8, 6)))
+
+
+def lone_predictor():
+    """Ours from the context, and nothing beside it."""
+    return predictions(simulate(51), forecast(simulate(51), skill=0.9, seed=1))
+
+
+def few_traces():
+    """Frequency and entropy of strata that are all too small."""
+    traced, counts = traced_study(num_rows=60, per_stratum=5, control=False)
+    return {name: run({"tiny": traced}, counts, continuation=16) for name, run in CURVES.items()}
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_no_sentence_has_a_hole(kind):
+    """Whatever is missing, no text shows None, nan, a brace or a doubled point or blank, and each ends as it should."""
+    results, facts = ALL_KINDS[kind]()
+    found = verdict(results, facts)
+    sentences = [found.headline, *(claim.words for claim in found.claims)]
+    for section in sections(results, facts, {}):
+        sentences += [section.question, *section.checks, section.n]
+    assert all(text.endswith((".", "?")) and text[:1] != " " for text in sentences)
+    texts = [*sentences, *(row.evidence for row in rigor_table(results, facts))]
+    texts += [value for table in provenance(facts) for _, value in table.rows]
+    for text in texts:
+        assert text and not re.search(r"\bNone\b(?! (of|in) )|\bnan\b|[{}]|\.\.|  | ,| \.", text), text
+    assert len(found.claims) <= 14

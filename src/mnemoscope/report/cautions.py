@@ -15,7 +15,7 @@ from mnemoscope.report.study_facts import StudyFacts
 def cautions(results: Mapping[str, AnalysisResult], facts: StudyFacts) -> list[Claim]:
     """One claim about what was scored and one about how firm the numbers are, where there is something to tell."""
     factors = results.get("factors")
-    kinds = ([*_about_scores(facts), *_about_texts(factors, facts)], list(_about_numbers(factors)))
+    kinds = ([*_about_scores(facts), *_about_texts(factors, facts)], list(_about_numbers(factors, facts)))
     return [Claim(" ".join(sentences), "warning") for sentences in kinds if sentences]
 
 
@@ -54,8 +54,11 @@ def _about_texts(factors: AnalysisResult | None, facts: StudyFacts) -> Iterator[
             yield f"Only {unique} sequences differ from one another; intervals take that into account."
 
 
-def _about_numbers(factors: AnalysisResult | None) -> Iterator[str]:
+def _about_numbers(factors: AnalysisResult | None, facts: StudyFacts) -> Iterator[str]:
     """Near-ties that could come out otherwise, and shares of few sequences."""
+    half = [model.label for model in facts.models if model.dtype not in (None, "float32")]
+    if half:
+        yield f"{joined(half)} ran in a half-precision number format, in which near-ties are common."
     if not isinstance(factors, FactorsResult):
         return
     row = longest_row(factors)

@@ -121,7 +121,7 @@ def size_claim(result: FactorsResult) -> Claim:
     what = "the lead over unseen text" if figures["size_of"] == "excess" else "the recited share"
     first, last = _ends_by_size(result, figures)
     change = points_words(*(_number(figures[f"size_difference{end}"]) for end in ("", "_low", "_high")), signed=True)
-    span = f"from {first} to {last} {what} changes by {change} ({place})"
+    span = f"from {first} to {last} {what} changes by {change}, with {place}"
     if verdict == "holds":
         return Claim(f"Larger models memorize more: {span}.", "found")
     if verdict == "undecided":
@@ -168,7 +168,7 @@ def copies_claim(result: FactorsResult) -> Claim:
         words, state = "More copies in the training text do not bring more recitations, but fewer", "not found"
     else:
         words, state = "Whether copies in the training text matter is open", "undecided"
-    return Claim(f"{words}: {first['model']} recites {ends} ({place}).", state)
+    return Claim(f"{words}: with {place}, {first['model']} recites {ends}.", state)
 
 
 def _fewest_copies(row: Record) -> int:
@@ -190,9 +190,9 @@ def length_claim(result: FactorsResult) -> Claim | None:
         return None
     parts: list[str] = []
     state: State = "plain"
-    if "context_num_models" in figures:
+    first, last = _ends_along(rows, "context", "continuation")
+    if "context_num_models" in figures and first is not last:
         rising, falling, of = (figures[f"context_num_{name}"] for name in ("rising", "falling", "models"))
-        first, last = _ends_along(rows, "context", "continuation")
         state = "found" if rising == of else "not found" if falling and not rising else "undecided"
         told = {"found": "Longer contexts bring out more", "not found": "Longer contexts do not bring out more"}
         words = told.get(state, "Whether longer contexts bring out more is open")
@@ -200,8 +200,8 @@ def length_claim(result: FactorsResult) -> Claim | None:
             f"{words}: {first['model']} recites {share_words(first)} after {first['context']:,} tokens and "
             f"{share_words(last)} after {last['context']:,} ({_lead(rising, falling, of)})."
         )
-    if "continuation_num_models" in figures:
-        first, last = _ends_along(rows, "continuation", "context")
+    first, last = _ends_along(rows, "continuation", "context")
+    if first is not last:
         parts.append(
             f"Longer continuations are harder, as they must be: {share_words(first)} for {first['continuation']:,} "
             f"tokens to recite, {share_words(last)} for {last['continuation']:,}."

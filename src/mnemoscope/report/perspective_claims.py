@@ -73,21 +73,27 @@ def boundary_claim(name: str, result: AnalysisResult) -> Claim:
     """Whether the boundary effect of frequency or of entropy is more than selection."""
     counts = boundary_counts(result)
     what = {
-        "frequency": "rarer words where recitation breaks off",
-        "entropy": "a less certain model where recitation breaks off",
+        "frequency": "Rarer words just where recitation breaks off",
+        "entropy": "A model less sure of itself just where recitation breaks off",
     }[name]
     if not counts:
-        return Claim(f"Published: {what}. No model's sample allowed a test.", "undecided")
+        return Claim(f"{what} (a published finding): no model's sample allowed a test.", "undecided")
     total = sum(counts.values())
-    told = joined([f"{BOUNDARY_WORDS[verdict]} in {count}" for verdict, count in counts.items()])
     lead = {
-        "holds": "is found, beyond what choosing sequences by their score brings about by itself",
-        "fails": "is not shown to be more than an artefact of choosing sequences by their score",
-        "undecided": "cannot be told from an artefact of choosing sequences by their score",
+        "holds": "found, beyond what choosing sequences by their score brings about by itself",
+        "fails": "not shown to be more than choosing sequences by their score brings about by itself",
+        "undecided": "open, as choosing sequences by their score may bring it about by itself",
     }[result.finding.verdict]
-    among = f"of {plural(total, 'model')}" if total > 1 else "the one model"
-    told = told if total > 1 else BOUNDARY_WORDS[next(iter(counts))] + " in"
-    return Claim(f"The published boundary effect ({what}) {lead}: {told} {among}.", STATES[result.finding.verdict])
+    return Claim(
+        f"{what} (a published finding): {lead}. {told_verdicts(counts, total)}.", STATES[result.finding.verdict]
+    )
+
+
+def told_verdicts(counts: Mapping[str, int], total: int) -> str:
+    """`In 3 of 7 models selection can explain it, in 1 there is no such step, ...`."""
+    first, *others = [(count, BOUNDARY_WORDS[verdict]) for verdict, count in counts.items()]
+    words = [f"In {first[0]} of {plural(total, 'model')} {first[1]}", *(f"in {count} {said}" for count, said in others)]
+    return ", ".join(words)
 
 
 def boundary_counts(result: AnalysisResult) -> Counter[str]:
@@ -129,7 +135,7 @@ def embedding_claim(result: AnalysisResult) -> Claim:
     ]
     words = "; ".join(parts)
     return Claim(
-        f"Published patterns in the models' internal states (embeddings) while they recite. {words[0].upper()}"
+        f"Three published patterns in the models' internal states (embeddings) while they recite. {words[0].upper()}"
         f"{words[1:]}.",
         STATES[result.finding.verdict],
     )

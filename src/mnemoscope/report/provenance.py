@@ -22,6 +22,7 @@ _DRAWN: Final = {
     "all": "all rows of the corpus",
     "sample": "a random sample of the corpus's rows",
     "listed": "the rows that a file lists",
+    "imported": "those that the imported scores are of",
 }
 
 
@@ -92,8 +93,8 @@ def _group_rows(group: GroupFacts) -> Rows:
         ("scored", missing if group.num_scored is None else plural(group.num_scored, "sequence")),
         ("left out as too short", _short_words(group, missing)),
         ("window starts at", _offset_words(group)),
-        ("beginning-of-sequence token", "put before each document" if group.bos else "none added"),
-        ("tokenizer", hide_home(group.tokenizer) if group.tokenizer else "none named: token ids, or the first model's"),
+        ("beginning-of-sequence token", _bos_words(group)),
+        ("tokenizer", _tokenizer_words(group)),
     )
 
 
@@ -106,6 +107,20 @@ def _short_words(group: GroupFacts, missing: str) -> str:
         return missing
     rule = {"error": "; one too short would have been refused", "skip": "; they are skipped and counted", None: ""}
     return plural(group.num_short, "sequence") + rule[group.short_rows]
+
+
+def _bos_words(group: GroupFacts) -> str:
+    if group.drawn == "imported":
+        return UNKNOWN
+    return "put before each document" if group.bos else "none added"
+
+
+def _tokenizer_words(group: GroupFacts) -> str:
+    if group.tokenizer is not None:
+        return hide_home(group.tokenizer)
+    return (
+        UNKNOWN if group.drawn == "imported" else "none named: the corpus holds token ids, or it is the first model's"
+    )
 
 
 def _offset_words(group: GroupFacts) -> str:

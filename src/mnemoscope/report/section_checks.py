@@ -14,7 +14,7 @@ from mnemoscope.analyses.prediction import PredictionResult
 from mnemoscope.analyses.transitions import TransitionsResult
 from mnemoscope.intervals import format_share
 from mnemoscope.report.claims import longest_row, reference_rows
-from mnemoscope.report.perspective_claims import BOUNDARY_WORDS, boundary_counts, flagging_words, kept_row
+from mnemoscope.report.perspective_claims import boundary_counts, flagging_words, kept_row, told_verdicts
 from mnemoscope.report.rows import Record, last_checkpoints, records
 from mnemoscope.report.spoken import counted, joined, plural
 from mnemoscope.report.study_facts import StudyFacts
@@ -118,8 +118,7 @@ def _boundary_checks(result: FrequencyResult | EntropyResult) -> Iterator[str]:
     counts = boundary_counts(result)
     total = sum(counts.values())
     if total:
-        told = joined([f"{BOUNDARY_WORDS[verdict]} in {count}" for verdict, count in counts.items()])
-        yield f"Test against selection: {told} of {plural(total, 'model')}."
+        yield f"Test against selection. {told_verdicts(counts, total)}."
     rows = [row for row in records(result.boundary) if row["score_class"] == "unmemorized"]
     rows = [row for row in rows if row.get("ngram", 1) in (1, None) and row["difference"] is not None]
     if not rows:
@@ -187,7 +186,7 @@ def _prediction_checks(result: PredictionResult) -> Iterator[str]:
         yield "No simpler method was trained beside it."
     natural = flagging_words(result)
     if natural:
-        yield f"As they come: {natural}."
+        yield f"{natural[0].upper()}{natural[1:]}."
     unseen = figures.get("control_flagged_share_high")
     if unseen is not None:
         low, share = (float(figures[f"control_flagged_share{end}"] or 0) for end in ("_low", ""))

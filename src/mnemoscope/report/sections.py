@@ -101,8 +101,8 @@ _FRAMES: Final[Mapping[str, _Frame]] = {
     ),
     "frequency": _Frame(
         "How common the words are where recitation breaks off",
-        "Does a model lose the thread at rare words, more than it must look like when one picks the sequences in which "
-        "it was lost?",
+        "Does a model lose the thread at rare words, beyond what picking the sequences where it was lost brings about "
+        "by itself?",
         (
             "frequency_1gram",
             "frequency_1gram_boundary",
@@ -121,7 +121,7 @@ _FRAMES: Final[Mapping[str, _Frame]] = {
     ),
     "entropy": _Frame(
         "How sure the model is where recitation breaks off",
-        "Is a model unsure of the next token just where it stops to recite, more than picking those sequences brings "
+        "Is a model unsure of the next token just where it stops to recite, beyond what picking those sequences brings "
         "about by itself?",
         ("entropy_by_index", "entropy_boundary"),
         {

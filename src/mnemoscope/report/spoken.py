@@ -9,7 +9,7 @@ from mnemoscope.intervals import format_share, share_decimals
 
 Record = Mapping[str, Any]
 
-_SCALES = ((10**12, "trillion"), (10**9, "billion"), (10**6, "million"))
+_SCALES = ((10**12, "trillion"), (10**9, "billion"), (10**6, "million"), (10**3, "thousand"))
 
 
 def share_words(row: Record, name: str = "share") -> str:

@@ -61,8 +61,8 @@ class GroupFacts:
     short_rows: Literal["error", "skip"] | None
     paths: tuple[str, ...]
     """As the study has them; empty where it does not say."""
-    drawn: Literal["all", "sample", "listed"]
-    """All rows, a random sample of them, or those that a file lists."""
+    drawn: Literal["all", "sample", "listed", "imported"]
+    """All rows, a random sample of them, those that a file lists, or those that imported scores are of."""
     sequences: str | None
     """That file."""
     bos: bool
@@ -191,10 +191,6 @@ def _count_scored(run: Run, manifest: Mapping[str, Any] | None, group: str) -> i
 def _group_facts(
     config: StudyConfig, identity: GroupIdentity, corpus: CorpusConfig | None, num_scored: int | None
 ) -> GroupFacts:
-    is_imported = config.mode == "imported" or corpus is None
-    drawn = "all"
-    if corpus is not None and not is_imported and (corpus.sample or corpus.sequences):
-        drawn = "sample" if corpus.sample else "listed"
     return GroupFacts(
         corpus=identity.corpus,
         selection=identity.selection,
@@ -205,8 +201,12 @@ def _group_facts(
         seed=identity.seed,
         short_rows=identity.short_rows,
         paths=() if corpus is None else corpus.paths,
-        drawn=drawn,
+        drawn="imported" if config.mode == "imported" or corpus is None else _how_drawn(corpus),
         sequences=None if corpus is None else corpus.sequences,
         bos=corpus is not None and corpus.bos,
         tokenizer=None if corpus is None else corpus.tokenizer,
     )
+
+
+def _how_drawn(corpus: CorpusConfig) -> Literal["all", "sample", "listed"]:
+    return "listed" if corpus.sequences is not None else "all" if corpus.sample is None else "sample"

@@ -135,8 +135,8 @@ _FINDINGS: Final = {
 }
 _EMBEDDING_FINDINGS: Final = {
     "the order of scores": "internal states lie in the order of scores",
-    "distance shrinking at a steady cosine": "their distance shrinks while decoding",
-    "larger models spreading further": "larger models spread them further",
+    "distance shrinking at a steady cosine": "the distance of internal states shrinks while decoding",
+    "larger models spreading further": "larger models spread internal states further",
 }
 
 _PERSPECTIVES: Final = {
