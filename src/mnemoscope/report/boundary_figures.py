@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any, Final
 
-from mnemoscope.report.figure import Figure, model_panel, plain, told, told_number
+from mnemoscope.report.figure import Figure, axis_title, heading, model_panel, plain, told, told_number
 from mnemoscope.report.theme import GREY, MAGENTA, RULE, TEXT_SIZE
 from mnemoscope.report.vega import Spec, channel, concat, layer, mark
 
@@ -39,15 +38,16 @@ def draw_boundary(rows: Sequence[Record], x_title: str, title: str) -> Figure | 
     ]
     subtitle = ["bars: cluster-bootstrap intervals; the null has none", "the break: k, for half-memorized k + n/2"]
     missing = [row for row in rows if row["p_value"] is None]
-    subtitle += [f"not drawn: {row['model']}, {row['score_class']} ({row['note']})" for row in missing]
+    if missing:
+        subtitle.append("not drawn: " + "; ".join(f"{row['model']}, {row['score_class']}" for row in missing))
     caption = (
         "How much the value changes from one index to the next where the continuation begins, beside the same inside "
         "the context and what a null that remembers nothing gives; what is left is unexplained by selection. n and "
         "verdict head each strip."
     )
-    heading = {"text": title, "subtitle": subtitle}
+    caption += "".join(f" Not drawn: {row['model']}, {row['score_class']} ({row['note']})." for row in missing)
     resolve = {"scale": {"color": "shared", "shape": "shared"}}
-    chart = concat(*panels, columns=MAX_COLUMNS, spacing=18, title=heading, resolve=resolve)
+    chart = concat(*panels, columns=MAX_COLUMNS, spacing=18, title=heading(title, subtitle), resolve=resolve)
     return Figure(chart, caption, x_title, panel_models=models)
 
 
@@ -59,9 +59,9 @@ def _part_records(row: Record) -> list[Record]:
             continue
         low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
         drawn = {"model": row["model"], "part": words, "value": row[name], "low": low, "high": high}
-        heading = {"score_class": row["score_class"], "size": row["num_compared"], "verdict": row["verdict"]}
+        headed = {"score_class": row["score_class"], "size": row["num_compared"], "verdict": row["verdict"]}
         what = f"{words}: {row['model']}, {row['score_class']}"
-        records.append({**drawn, **heading, **told(what, told_number(row[name], low, high), sizes)})
+        records.append({**drawn, **headed, **told(what, told_number(row[name], low, high), sizes)})
     return records
 
 
@@ -83,11 +83,16 @@ def _panel(records: Sequence[Record], everything: Sequence[Record], scale: Spec,
 
 def _strip(records: Sequence[Record], everything: Sequence[Record], scale: Spec, x_title: str | None) -> Spec:
     is_last, first = x_title is not None, records[0]
-    axis = {"title": _folded(x_title or ""), "labels": is_last, "ticks": is_last, "tickCount": 4}
+    axis = {
+        "title": axis_title(x_title or "", STRIP_WIDTH) or None,
+        "labels": is_last,
+        "ticks": is_last,
+        "tickCount": 4,
+    }
     x = channel("value:Q", scale=scale, axis=axis)
     y = channel("part:N", sort=list(PARTS.values()), title=None, axis=None)
     base = {"y": y, "color": _part_color(everything)}
-    heading = [f"{first['score_class']} (n = {first['size']:,}):", first["verdict"]]
+    headed = [f"{first['score_class']} (n = {first['size']:,}):", first["verdict"]]
     drawn = ("part", "value", "low", "high", "told_what", "told_value", "told_n")
     return layer(
         mark("rule", {"x": channel("at:Q")}, rows=[{"at": 0}], color=RULE),
@@ -101,13 +106,8 @@ def _strip(records: Sequence[Record], everything: Sequence[Record], scale: Spec,
         rows=[plain({name: record[name] for name in drawn}) for record in records],
         width=STRIP_WIDTH,
         height=ROW_HEIGHT * len(PARTS),
-        title={"text": heading, "fontSize": TEXT_SIZE, "fontWeight": "normal", "anchor": "start", "offset": 3},
+        title={"text": headed, "fontSize": TEXT_SIZE, "fontWeight": "normal", "anchor": "start", "offset": 3},
     )
-
-
-def _folded(title: str) -> list[str] | None:
-    """The title in lines that a strip is wide enough for."""
-    return textwrap.wrap(title, STRIP_WIDTH // 6) or None
 
 
 def _part_legend(records: Sequence[Record]) -> Spec:

@@ -16,21 +16,23 @@ from mnemoscope.report.figure import (
     MAX_ROWS,
     Figure,
     evenly,
+    heading,
     model_panel,
+    panel_heading,
     plain,
     span,
     specs_of_figures,
     told,
     told_number,
 )
-from mnemoscope.report.theme import COLORS, ORANGE, RULE, TEXT_SIZE
+from mnemoscope.report.theme import BLUE, COLORS, ORANGE, RULE
 from mnemoscope.report.vega import Spec, channel, concat, hover, layer, mark
 
 Record = dict[str, Any]
 
 PANEL_WIDTH, PANEL_HEIGHT, MAX_COLUMNS = 150, 150, 2
 # Dark to light in the order of the score, told apart by the colour-blind too.
-SCORE_COLORS: Final = {"memorized": COLORS[0], "half": COLORS[2], "unmemorized": ORANGE}
+SCORE_COLORS: Final = {"memorized": COLORS[0], "half": BLUE, "unmemorized": ORANGE}
 KINDS: Final = {"members, with band": [1, 0], "held-out text": [1.5, 2.5], "memory-free null": [6, 3]}
 MEMBERS, HELD_OUT, NULL = KINDS
 NEAR: Final = 4
@@ -100,12 +102,13 @@ def _frequency_figures(result: FrequencyResult) -> dict[str, Figure | None]:
 
 
 def _missing(result: FrequencyResult | EntropyResult) -> list[str]:
-    """A line for each model that names the member scores without a curve, and how many clusters they have."""
+    """What names the member scores of models that have no curve, and how many clusters they have."""
     few: dict[str, list[str]] = {}
     for row in result.strata.to_pylist():
         if row["note"] and row["score_class"] and row["group"] == "member":
             few.setdefault(row["model"], []).append(f"{row['score_class']} ({row['num_clusters']})")
-    return [f"too few for a curve: {model}, {', '.join(names)}" for model, names in few.items()]
+    named = "; ".join(f"{model}, {', '.join(names)}" for model, names in few.items())
+    return [f"too few clusters for a curve: {named}"] if few else []
 
 
 def _draw_curves(rows: Sequence[Record], drawn: Drawn, missing: Sequence[str]) -> Figure | None:
@@ -131,7 +134,7 @@ def _draw_curves(rows: Sequence[Record], drawn: Drawn, missing: Sequence[str]) -
     sizes = f"n per curve: {_spoken_sizes(rows)}"
     subtitle = [
         f"k = {context}, n = {continuation}; upright lines: k, and k + n/2 (dotted)",
-        *_folded(sizes),
+        sizes,
         f"y spans the curves from index {context // 4} on",
         *missing,
     ]
@@ -139,7 +142,7 @@ def _draw_curves(rows: Sequence[Record], drawn: Drawn, missing: Sequence[str]) -
         *panels,
         columns=MAX_COLUMNS,
         spacing=14,
-        title={"text": drawn.title, "subtitle": subtitle},
+        title=heading(drawn.title, subtitle),
         resolve={"scale": {"color": "shared", "strokeDash": "shared"}},
     )
     caption = (
@@ -160,12 +163,6 @@ def _thinned(records: Sequence[Record], context: int) -> tuple[list[Record], str
     kept = near | set(evenly([index for index in indices if index not in near], most - len(near)))
     said = f" Of {len(indices)} indices {len(kept)} are drawn, all of those around k."
     return [record for record in records if record["index"] in kept], said
-
-
-def _folded(sizes: str) -> list[str]:
-    """In two lines where it would be wider than the figure."""
-    head, comma, tail = sizes.rpartition(", ")
-    return [sizes] if len(sizes) <= 62 or not comma else [f"{head},", tail]
 
 
 def _curve_records(row: Record, drawn: Drawn) -> list[Record]:
@@ -222,13 +219,7 @@ def _curve_panel(
         name=model_panel(index),
         width=PANEL_WIDTH,
         height=PANEL_HEIGHT,
-        title={
-            "text": records[0]["model"],
-            "fontSize": TEXT_SIZE,
-            "fontWeight": "normal",
-            "anchor": "middle",
-            "offset": 6,
-        },
+        title=panel_heading(records[0]["model"]),
     )
 
 

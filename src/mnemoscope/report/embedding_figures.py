@@ -14,19 +14,21 @@ from mnemoscope.report.figure import (
     MAX_ROWS,
     Figure,
     evenly,
+    heading,
     model_panel,
+    panel_heading,
     plain,
     span,
     specs_of_figures,
     told,
     told_number,
 )
-from mnemoscope.report.theme import COLORS, GREY, MAGENTA, TEXT_SIZE
+from mnemoscope.report.theme import COLORS, GREY, MAGENTA
 from mnemoscope.report.vega import Spec, channel, concat, hover, layer, mark
 
 Record = dict[str, Any]
 
-WIDTH, HEIGHT, PATH_SIZE, MATRIX_SIZE, MAX_COLUMNS = 155, 130, 160, 93, 2
+WIDTH, HEIGHT, PATH_SIZE, MATRIX_SIZE, MAX_COLUMNS = 136, 130, 160, 76, 2
 KINDS: Final = ("members", "control", "random groups")
 KIND_COLORS: Final = (COLORS[1], MAGENTA, GREY)
 KIND_DASHES: Final = ([1, 0], [5, 3], [1.5, 2.5])
@@ -233,7 +235,6 @@ def _panels(
 ) -> Figure:
     """The figure with one panel for each model (or what stands there), in the order of the rows, with its own data."""
     models = list(dict.fromkeys(row["model"] for row in rows))
-    heading = {"fontSize": TEXT_SIZE, "fontWeight": "normal", "anchor": "middle", "offset": 6, "frame": "group"}
     charts = [
         layer(
             *views,
@@ -241,12 +242,12 @@ def _panels(
             name=model_panel(index) if of_models else f"panel_{index}",
             width=size[0],
             height=size[1],
-            title={"text": model, **heading},
+            title=panel_heading(model, frame="group"),
         )
         for index, model in enumerate(models)
     ]
     shared = {"scale": {"color": "shared", "strokeDash": "shared"}}
-    chart = concat(*charts, columns=columns, title={"text": title, "subtitle": list(remark)}, resolve=shared)
+    chart = concat(*charts, columns=columns, title=heading(title, remark), resolve=shared)
     return figure._replace(chart=chart, panel_models=models if of_models else ())
 
 

@@ -6,13 +6,17 @@ them. Lines and bands say nothing, since a pointer meets them as a whole: points
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
-from mnemoscope.report.theme import dark_colors, theme
+from mnemoscope.report.theme import TEXT_SIZE, dark_colors, theme
 from mnemoscope.report.vega import Spec, channel, describe
 
 T = TypeVar("T")
+CHARACTER_PIXELS: Final = 6.2
+"""Of type of 12 pixels, on average."""
+LINE_CHARACTERS: Final = 64
 MAX_ROWS: Final = 2000
 """Of one figure: a page carries them all."""
 _NOT_POINTED_AT: Final = ("line", "area", "text")
@@ -41,6 +45,22 @@ class Figure(NamedTuple):
 def specs_of_figures(figures: Mapping[str, Figure | None]) -> dict[str, Spec]:
     """The whole Vega-Lite description of each figure that was drawn, by name."""
     return {name: _finish(figure) for name, figure in figures.items() if figure is not None}
+
+
+def heading(title: str, subtitle: Sequence[str]) -> Spec:
+    """A title and the lines below it, folded where one would be wider than the figure may be; empty ones left out."""
+    lines = [piece for line in subtitle for piece in textwrap.wrap(line, LINE_CHARACTERS, break_on_hyphens=False)]
+    return {"text": title, "subtitle": lines}
+
+
+def panel_heading(text: str | Sequence[str], **settings: Any) -> Spec:
+    """The title of a panel, over its middle."""
+    return {"text": text, "fontSize": TEXT_SIZE, "fontWeight": "normal", "anchor": "middle", "offset": 6, **settings}
+
+
+def axis_title(text: str, pixels: float) -> list[str]:
+    """A title folded to the length of its axis."""
+    return textwrap.wrap(text, max(8, int(pixels / CHARACTER_PIXELS)), break_on_hyphens=False)
 
 
 def told(what: str, value: str, n: str) -> dict[str, str]:

@@ -14,7 +14,17 @@ from typing import Any, NamedTuple
 
 from mnemoscope.analyses.factors import FactorsResult
 from mnemoscope.report.axes import Axis, decade_shares, dodge, linear_shares, x_encoding
-from mnemoscope.report.figure import MAX_ROWS, Figure, evenly, span, specs_of_figures, told, told_percent
+from mnemoscope.report.figure import (
+    MAX_ROWS,
+    Figure,
+    evenly,
+    heading,
+    panel_heading,
+    span,
+    specs_of_figures,
+    told,
+    told_percent,
+)
 from mnemoscope.report.rows import (
     Record,
     at_reference_context,
@@ -24,7 +34,7 @@ from mnemoscope.report.rows import (
     records,
     source_name,
 )
-from mnemoscope.report.theme import CONTROL_COLOR, PANEL_HEIGHT, PAPER, TEXT_SIZE, WIDTHS, num_columns, ramp
+from mnemoscope.report.theme import CONTROL_COLOR, PANEL_HEIGHT, PAPER, WIDTHS, num_columns, ramp
 from mnemoscope.report.vega import Spec, channel, concat, layer, mark
 
 
@@ -44,6 +54,8 @@ class Panels(NamedTuple):
 SIZE = Axis("num_non_embedding_parameters", "parameters (non-embedding)", True)
 CONTEXT, CONTINUATION = Axis("context", "context k (tokens)"), Axis("continuation", "continuation n (tokens)")
 CONTROL = "control"
+SHORT_LABEL, MIDDLING_LABEL, LONG_LABEL = 8, 14, 24
+"""Characters of which four, three and two names stand side by side in a legend."""
 SYMBOLS = {"context": "k", "continuation": "n"}
 
 
@@ -154,7 +166,7 @@ def _draw_lines(rows: Sequence[Record], panels: Panels) -> Figure | None:
             *_marks(x, left if index % columns == 0 else inner, rows, panels, colors),
             rows=[_drawn_row(row, panels, places) for row in by_panel[value]],
             name=f"choice_{panels.panel}_{value}",
-            title=_heading(f"{SYMBOLS[panels.panel]} = {value}"),
+            title=panel_heading(f"{SYMBOLS[panels.panel]} = {value}"),
             width=WIDTHS[columns],
             height=PANEL_HEIGHT,
         )
@@ -165,7 +177,7 @@ def _draw_lines(rows: Sequence[Record], panels: Panels) -> Figure | None:
         *charts,
         columns=columns,
         spacing=12,
-        title={"text": panels.title, "subtitle": [sizes, reading]},
+        title=heading(panels.title, [sizes, reading]),
         resolve={"scale": {"color": "shared", "strokeDash": "shared", "shape": "shared"}},
     )
     thinned = f" Of {len(every)} lines {len(colors)} are drawn." if len(colors) < len(every) else ""
@@ -184,10 +196,6 @@ def _marks(x: Spec, y: Spec, rows: Sequence[Record], panels: Panels, colors: Seq
         mark("point", points, where="datum.group != 'control'", size=26, opacity=1, filled=True),
         mark("point", points, where="datum.group == 'control'", size=26, opacity=1, fill=PAPER, strokeWidth=1.2),
     ]
-
-
-def _heading(text: str) -> Spec:
-    return {"text": text, "fontSize": TEXT_SIZE, "fontWeight": "normal", "anchor": "middle", "offset": 6}
 
 
 def _one_control(rows: Sequence[Record], panels: Panels, colors: Sequence[Any]) -> tuple[list[Record], str]:
@@ -250,7 +258,7 @@ def _color(rows: Sequence[Record], panels: Panels, colors: Sequence[Any]) -> Spe
     if any(row[panels.color] == CONTROL for row in rows):
         drawn, shades = [*drawn, CONTROL], [*shades, CONTROL_COLOR]
     longest = max(map(len, drawn))
-    columns = 4 if longest <= 10 else 2 if longest <= 26 else 1
+    columns = 4 if longest <= SHORT_LABEL else 3 if longest <= MIDDLING_LABEL else 2 if longest <= LONG_LABEL else 1
     legend = {"columns": columns, "symbolOpacity": 1, "symbolType": "circle", "symbolStrokeWidth": 2}
     scale = {"domain": drawn, "range": shades}
     return channel("color:N", title=panels.color_title, sort=drawn, scale=scale, legend=legend)

@@ -7,12 +7,11 @@ panel draws and what they tell a pointer; nothing is computed here.
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from mnemoscope.report.axes import PERCENT
-from mnemoscope.report.figure import Figure, plain
+from mnemoscope.report.figure import Figure, heading, panel_heading, plain
 from mnemoscope.report.theme import (
     COLORS,
     CONTROL_COLOR,
@@ -30,7 +29,7 @@ from mnemoscope.report.vega import Spec, channel, concat, hover, layer, mark
 Record = Mapping[str, Any]
 Panels = Mapping[str, Sequence[Record]]
 
-WIDTH: Final = 142
+WIDTH: Final = 127
 HEIGHT: Final = 140
 ROW_HEIGHT: Final = 17
 DOTS_WIDTH: Final = 125
@@ -91,7 +90,9 @@ def draw_dots(panels: Panels, words: Words, *, zero: bool = False) -> Figure | N
         }
         for task in tasks
     ]
-    return Figure({"vconcat": blocks, "spacing": 6, "title": _title(words)}, words.caption, words.value)
+    return Figure(
+        {"vconcat": blocks, "spacing": 6, "title": heading(words.title, words.subtitle)}, words.caption, words.value
+    )
 
 
 def _dots_panel(
@@ -114,7 +115,7 @@ def _dots_panel(
     across: Spec = {"title": name if is_last else None, "axis": numbers, "scale": scale}
     base = {"y": y, "color": _role_color(records)}
     ends = {"x": channel("low:Q", **across), "x2": channel("high")}
-    heading = {"text": TASKS[task] if is_first else "", "fontSize": TEXT_SIZE, "anchor": "start", "frame": "group"}
+    headed = {"text": TASKS[task] if is_first else "", "fontSize": TEXT_SIZE, "anchor": "start", "frame": "group"}
     return layer(
         *([mark("rule", {"x": channel("at:Q")}, rows=[{"at": 0}], color=RULE)] if zero else []),
         mark("rule", {**base, **ends}, where=KNOWN, strokeWidth=1.4),
@@ -128,7 +129,7 @@ def _dots_panel(
         rows=[plain(record) for record in some if record["task"] == task],
         width=DOTS_WIDTH,
         height=ROW_HEIGHT * len(labels),
-        title={**heading, "offset": 4},
+        title={**headed, "offset": 4},
     )
 
 
@@ -224,9 +225,9 @@ def draw_reliability(panels: Panels, words: Words) -> Figure | None:
             diagonal,
             *views,
             rows=[plain(record) for record in some],
-            width=HEIGHT,
-            height=HEIGHT,
-            title=_heading(name),
+            width=WIDTH,
+            height=WIDTH,
+            title=panel_heading(name, frame="group"),
         )
         for name, some in panels.items()
     ]
@@ -256,7 +257,7 @@ def draw_models(panels: Panels, x_title: str, words: Words) -> Figure | None:
         place = {"x": x, "y": _share("share" if name == next(iter(panels)) else None), "color": color}
         views = [mark("line", place, strokeWidth=1.6), mark("point", place, filled=True, size=18, opacity=1)]
         rows = [{**plain(record), "short": short[record["model"]]} for record in some]
-        charts.append(layer(*views, rows=rows, width=WIDTH, height=HEIGHT, title=_heading(name)))
+        charts.append(layer(*views, rows=rows, width=WIDTH, height=HEIGHT, title=panel_heading(name, frame="group")))
     figure = _join(charts, words)
     return figure._replace(chart={**figure.chart, "resolve": {"scale": {"y": "shared"}}}, choices={"model": "model"})
 
@@ -299,7 +300,7 @@ def draw_matrices(panels: Panels, words: Words) -> Figure | None:
         ]
         cells = [_cell(record, short) for record in some if record["value"] is not None]
         size = {"width": CELL_PIXELS * len(models), "height": round(0.6 * CELL_PIXELS * len(sources))}
-        charts.append(layer(*views, rows=cells, title=_heading(name), **size))
+        charts.append(layer(*views, rows=cells, title=panel_heading(name, frame="group"), **size))
     return _join(charts, words)
 
 
@@ -334,16 +335,9 @@ def _cell(record: Record, short: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _join(charts: Sequence[Spec], words: Words) -> Figure:
-    return Figure(concat(*charts, columns=2, spacing=16, title=_title(words)), words.caption, words.value)
-
-
-def _title(words: Words) -> Spec:
-    return {"text": words.title, "subtitle": [piece for line in words.subtitle for piece in textwrap.wrap(line, 62)]}
-
-
-def _heading(text: str) -> Spec:
-    settings = {"fontSize": TEXT_SIZE, "fontWeight": "normal", "anchor": "middle", "offset": 6, "frame": "group"}
-    return {"text": text, **settings}
+    return Figure(
+        concat(*charts, columns=2, spacing=16, title=heading(words.title, words.subtitle)), words.caption, words.value
+    )
 
 
 def _share(title: str | None, *, from_zero: bool = True) -> Spec:

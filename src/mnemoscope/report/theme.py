@@ -14,7 +14,7 @@ TEXT_SIZE: Final = 12
 TITLE_SIZE: Final = 13
 MAX_WIDTH: Final = 407
 """Pixels across a whole figure: 3.3 inches at 7 points for 12 pixels."""
-WIDTHS: Final = {1: 250, 2: 150, 3: 96}
+WIDTHS: Final = {1: 250, 2: 150, 3: 94}
 """Of a panel, by how many stand in a row: the figure keeps its width."""
 PANEL_HEIGHT: Final = 150
 PNG_SCALE: Final = 3
@@ -27,6 +27,7 @@ CONTROL_COLOR: Final = "#767676"
 ORANGE: Final = "#d98200"
 MAGENTA: Final = "#c2185b"
 GREY: Final = "#8c8c8c"
+BLUE: Final = "#2f6f8f"
 RULE: Final = "#888888"
 GRID: Final = "#e6e6e6"
 PAPER: Final = "#ffffff"
@@ -41,6 +42,7 @@ _ON_DARK: Final[Mapping[str, str]] = {
     ORANGE: "#f0a33a",
     MAGENTA: "#ff6f9f",
     GREY: "#a3a8b0",
+    BLUE: "#55b1d6",
     RULE: "#7c838e",
     GRID: "#333a45",
     PAPER: "#16181d",

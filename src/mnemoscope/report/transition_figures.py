@@ -10,7 +10,17 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mnemoscope.analyses.agreement import LEVELS
-from mnemoscope.report.figure import Figure, evenly, model_panel, specs_of_figures, told, told_percent
+from mnemoscope.report.figure import (
+    CHARACTER_PIXELS,
+    Figure,
+    evenly,
+    heading,
+    model_panel,
+    panel_heading,
+    specs_of_figures,
+    told,
+    told_percent,
+)
 from mnemoscope.report.theme import COLORS, FAINT_INK, GRID, INK, INK_ON_COLOR, PAPER, TEXT_SIZE
 from mnemoscope.report.vega import Spec, channel, layer, mark
 
@@ -105,7 +115,7 @@ def draw_inverse(result: TransitionsResult) -> Figure | None:
         "Of the sequences that the larger model recites at a level (column), the share that the smaller one recites at "
         f"each level (row); below each share its number. {_of_cell(records)}."
     )
-    title = {"text": "Where levels come from", "subtitle": subtitle}
+    title = heading("Where levels come from", subtitle)
     return Figure({"vconcat": rows, "title": title}, caption, "share of the column", cells=True)
 
 
@@ -144,7 +154,7 @@ def _draw_beside_null(result: TransitionsResult, relation: str, title: str) -> F
     models = [] if relation in OWN_SIDES else [some[0]["model_to"] for some, _ in drawn]
     chart: Spec = {
         "vconcat": rows,
-        "title": {"text": title, "subtitle": _subtitle(records, "rows of each matrix sum to 1")},
+        "title": heading(title, _subtitle(records, "rows of each matrix sum to 1")),
     }
     return Figure(chart, caption, "share of the row", panel_models=models, cells=True)
 
@@ -225,9 +235,14 @@ def _heatmap(
     levels, (from_side, to_side) = list(LEVELS), _sides(records[0])
     preposition = "at" if records[0]["relation"] in OWN_SIDES else "under"
     bare = {"ticks": False, "domain": False, "grid": False, "labelOverlap": False}
-    y_title = f"level {preposition} {from_side}" if names_sides else None
-    x = channel("to:N", sort=levels, title=f"level {preposition} {to_side}", axis={"labelAngle": -45, **bare})
-    y = channel("from:N", sort=levels[::-1], title=y_title, axis={"labels": names_levels, **bare})
+    size = CELL_PIXELS * len(levels)
+    before, after = (f"level {preposition} {side}" for side in (from_side, to_side))
+    if max(len(before), len(after)) > size / CHARACTER_PIXELS:  # the heading has the names
+        before, after = "level before", "level after"
+    x = channel("to:N", sort=levels, title=after, axis={"labelAngle": -45, **bare})
+    y = channel(
+        "from:N", sort=levels[::-1], title=before if names_sides else None, axis={"labels": names_levels, **bare}
+    )
     # By default colours are mixed in a space that turns faint blues to cyan.
     scale = {"domain": [0, 1], "range": [PAPER, FULL_SHARE_COLOR], "interpolate": "rgb"}
     shade = channel("share:Q", scale=scale, legend=None)
@@ -235,7 +250,6 @@ def _heatmap(
     on_dark, on_few = {"test": "datum.dark", "value": INK_ON_COLOR}, {"test": "datum.small", "value": FAINT_INK}
     ink = {"condition": [on_dark, on_few], "value": INK}
     place = {"x": x, "y": y}
-    size = CELL_PIXELS * len(levels)
     return layer(
         mark("rect", {**place, "color": shade, "opacity": opacity}, stroke=GRID),
         mark("text", {**place, "text": channel("label:N"), "color": ink}, fontSize=TEXT_SIZE, dy=-6),
@@ -243,7 +257,7 @@ def _heatmap(
         rows=[_drawn_cell(record, matrix) for record in records],
         width=size,
         height=size,
-        title={"text": list(title), "fontSize": TEXT_SIZE, "fontWeight": "normal", "anchor": "middle", "offset": 6},
+        title=panel_heading(title),
     )
 
 
