@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import threading
 from pathlib import Path
 from typing import Any, Final, final
@@ -72,7 +73,9 @@ class Database:
             "autoload_known_extensions": False,
         }
         self._connection = duckdb.connect(":memory:", config=settings)
-        self._connection.execute("SET allowed_directories = $folders", {"folders": [str(folder.resolve() / "scores")]})
+        scores = str(folder.resolve() / "scores")
+        allowed = [scores, glob.escape(scores)]  # a path is checked as it is written, before its escapes are undone
+        self._connection.execute("SET allowed_directories = $folders", {"folders": allowed})
         self._connection.execute("SET enable_external_access = false")
         self._connection.execute("SET lock_configuration = true")
 

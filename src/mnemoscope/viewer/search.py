@@ -64,7 +64,8 @@ def search(
             num_done = hits[-1] + 1 if is_full else len(block)
             num_searched += num_done
             at = Cursor(part.group, part.start, block[num_done - 1].sequence_id, num_searched, None)
-            if is_full or time.monotonic() > ends:
+            is_last = start + num_done == len(rows)  # then the next part says where to go on, if there is one
+            if is_full or (time.monotonic() > ends and not is_last):
                 return Found(tuple(found), at, num_searched)
     return Found(tuple(found), None, num_searched)
 
