@@ -72,8 +72,9 @@ def _about_numbers(factors: AnalysisResult | None, facts: StudyFacts) -> Iterato
         )
     small = small_strata(factors)
     if small[0]:
+        which = "All" if small[0] == small[1] else f"{small[0]:,} of"
         yield (
-            f"{small[0]:,} of the {small[1]:,} shares by model, length, copies and training step rest on fewer than "
+            f"{which} {plural(small[1], 'share')} by model, length, copies and training step rest on fewer than "
             f"{SMALL_STRATUM} different sequences; they are marked."
         )
 

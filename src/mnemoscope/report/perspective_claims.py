@@ -92,6 +92,8 @@ def boundary_claim(name: str, result: AnalysisResult) -> Claim:
 def told_verdicts(counts: Mapping[str, int], total: int) -> str:
     """`In 3 of 7 models selection can explain it, in 1 there is no such step, ...`."""
     first, *others = [(count, BOUNDARY_WORDS[verdict]) for verdict, count in counts.items()]
+    if total == 1:
+        return f"In the one model {first[1]}"
     words = [f"In {first[0]} of {plural(total, 'model')} {first[1]}", *(f"in {count} {said}" for count, said in others)]
     return ", ".join(words)
 

@@ -81,7 +81,11 @@ def _boundary_rows(topic: str, evidence: Evidence) -> Iterator[RigorRow]:
         topic,
         "The same statistic on held-out rows",
         graded(asked, tested) if tables else "not applicable",
-        f"{asked} of {tested} tests have one; elsewhere no control, or too few of its rows" if tables else NO_TRACES,
+        f"{asked} of {tested} tests have one; elsewhere no control, or too few rows of it"
+        if asked < tested
+        else f"{asked} of {tested} tests have one"
+        if tables
+        else NO_TRACES,
     )
 
 

@@ -116,7 +116,7 @@ def unit_rows(evidence: Evidence) -> Iterator[RigorRow]:
     yield _clusters(topic, memorized)
     yield _repeats(topic, evidence)
     yield _wilson(topic, evidence)
-    yield _zero_bounds(topic, memorized)
+    yield _zero_bounds(topic, factors)
     yield _n_everywhere(topic, evidence)
     flagged = {name: table for name, table in evidence.tables.items() if "small_stratum" in table.column_names}
     num_small = sum(num_marked(table, "small_stratum") for table in flagged.values())
@@ -180,10 +180,10 @@ def _wilson(topic: str, evidence: Evidence) -> RigorRow:
     return RigorRow(topic, point, graded(done, of), f"{done:,} of {of:,} shares: {names}")
 
 
-def _zero_bounds(topic: str, memorized: pa.Table | None) -> RigorRow:
+def _zero_bounds(topic: str, factors: FactorsResult | None) -> RigorRow:
     point = "A zero count has an upper bound"
-    zeros = [row for row in records(memorized) if row["num_memorized"] == 0] if memorized is not None else []
-    zeros = [row for row in zeros if row["num_sequences"]]
+    tables = [] if factors is None else [factors.memorized, factors.repeat_classes]
+    zeros = [row for table in tables for row in records(table) if row["num_memorized"] == 0 and row["num_sequences"]]
     if not zeros:
         return RigorRow(topic, point, "not applicable", "no count is zero")
     bounded = [row for row in zeros if row["share_high"] > 0]
@@ -277,7 +277,11 @@ def numeric_rows(evidence: Evidence) -> Iterator[RigorRow]:
         topic,
         "Smallest top-1 to top-2 margin is kept, fragile rows are counted",
         graded(known, of),
-        f"{FRAGILE_RULE}; {_fragile_words(memorized)}" if known else IMPORTED if evidence.is_imported else NO_SCORES,
+        f"{FRAGILE_RULE}; {_fragile_words(memorized)}"
+        if known
+        else IMPORTED
+        if evidence.is_imported
+        else "not known here",
     )
     yield _float32(topic, evidence)
     yield RigorRow(

@@ -62,9 +62,11 @@ def verdict(results: Mapping[str, AnalysisResult], facts: StudyFacts) -> Verdict
 
 def _headline(results: Mapping[str, AnalysisResult]) -> str:
     factors = results.get("factors")
-    row = longest_row(factors) if isinstance(factors, FactorsResult) else None
-    if not isinstance(factors, FactorsResult) or row is None:
-        return "No sequence of the training text has been scored yet."
+    if not isinstance(factors, FactorsResult):
+        return "How much is memorized is not known here: the analysis of the scores is missing."
+    row = longest_row(factors)
+    if row is None:
+        return "No sequence of the training text has been scored."
     control = excess_row(factors, row)
     if row["num_memorized"] == 0:
         bound = bound_words(row["share_high"])
