@@ -139,10 +139,10 @@ def _told(work: Callable[[], Answer], session: Session) -> Callable[[], Answer |
             return work()
         except Stopped:
             return TimeoutError("it took too long; narrow the filters, or take the order of the corpus")
-        except MnemoscopeError as error:
-            return error
         except FileNotFoundError as error:
             return StoreError(f"{error.filename}: gone; restore it, or start again")
+        except Exception as error:
+            return error
         finally:
             session.close()
 
