@@ -5,6 +5,7 @@
   const LARGEST_SCALE = 1.3;
   const SMALLEST_SCALE = 0.85; // of 12-pixel type; below it panels go below one another, or the figure's box scrolls
   const PNG_SCALE = 3;
+  const MAX_KEPT = 4;
 
   /** All figures of the page. `isDark()` says which theme is on; `onCell` hears of a chosen transition cell. */
   function makeFigures({ specs, darkConfig, name, isDark, onCell }) {
@@ -29,38 +30,51 @@
     };
     return {
       drawAll,
-      redraw: () => Promise.all(figures.filter((figure) => figure.isDrawn()).map((figure) => figure.draw(true))),
+      redraw: () => Promise.all(figures.filter((figure) => figure.isDrawn()).map((figure) => figure.draw())),
       choose: (choices) => Promise.all(figures.map((figure) => figure.choose(choices))),
     };
   }
 
   function makeFigure(box, { spec, darkConfig, isDark, tooltip, onCell }) {
     const plot = box.querySelector(".plot");
-    const state = { shown: spec, view: null, drawing: null, mark: "" };
+    const state = { shown: spec, drawing: null, mark: "" };
+    const kept = new Map(); // what was drawn before, by theme, choice and width: going back takes no time
 
-    async function draw(again = false) {
+    async function draw() {
       const theme = isDark() ? "dark" : "light";
       const mark = `${theme} ${box.dataset.chosen ?? ""} ${plot.clientWidth}`;
-      if (!again && state.mark === mark) return state.drawing;
+      if (state.mark === mark) return state.drawing;
       state.mark = mark;
-      state.drawing = (state.drawing ?? Promise.resolve()).then(() => drawNow(theme)).catch(fail);
+      const shown = state.shown;
+      state.drawing = (state.drawing ?? Promise.resolve()).then(() => drawNow(mark, theme, shown)).catch(fail);
       return state.drawing;
     }
 
-    async function drawNow(theme) {
-      const shown = theme === "dark" ? darken(state.shown, darkConfig) : onPaper(state.shown);
+    async function drawNow(mark, theme, shown) {
+      if (state.mark !== mark) return; // the reader has chosen on
+      if (!kept.has(mark)) keep(mark, await makeDrawing(theme === "dark" ? darken(shown, darkConfig) : onPaper(shown)));
+      plot.replaceChildren(kept.get(mark).holder);
+      box.dataset.drawn = theme;
+    }
+
+    async function makeDrawing(shown) {
       let drawn = await embed(shown, tooltip);
       if (scaleOf(drawn.svg) < SMALLEST_SCALE) {
         drawn.view.finalize();
         drawn = await embed(stack(shown), tooltip);
       }
-      state.view?.finalize();
-      state.view = drawn.view;
-      plot.replaceChildren(drawn.holder);
       fit(drawn.svg);
       if (spec.usermeta?.cells) makeCells(drawn.svg, onCell, tooltip);
       drawn.svg.setAttribute("aria-label", box.getAttribute("aria-label") ?? "");
-      box.dataset.drawn = theme;
+      return drawn;
+    }
+
+    function keep(mark, drawn) {
+      kept.set(mark, drawn);
+      if (kept.size <= MAX_KEPT) return;
+      const [oldest, { view }] = kept.entries().next().value;
+      view.finalize();
+      kept.delete(oldest);
     }
 
     /** A light copy beside a dark figure, for printers; a light figure is its own. */
