@@ -147,4 +147,4 @@ def test_figures_of_entropy():
     assert list(specs) == ["entropy_by_index", "entropy_boundary"]
     assert [panel["title"]["text"] for panel in specs["entropy_by_index"]["concat"]] == ["a", "b"]
     strips = specs["entropy_boundary"]["concat"][0]["vconcat"]
-    assert any(strip["title"]["text"].startswith("unmemorized (n = ") for strip in strips)
+    assert any(strip["title"]["text"][0].startswith("unmemorized (n = ") for strip in strips)

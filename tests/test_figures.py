@@ -12,7 +12,10 @@ from rich.console import Console
 from mnemoscope.analyses.factors import ModelCounts, factors
 from mnemoscope.analyses.matches import MatchCounts, Stratum, StratumCounts
 from mnemoscope.errors import StoreError
+from mnemoscope.files import write_atomically
 from mnemoscope.report import axes, figures, layout, tables, theme
+from mnemoscope.report.drawing import save_specs
+from mnemoscope.report.figure import MAX_ROWS, specs_of_figures
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -50,7 +53,7 @@ def stratum(memorized, total):
 
 def describe(result, name):
     """One figure's description, without drawing the others."""
-    return {**dict(figures.FIGURES)[name](result).to_dict(), "config": figures.theme()}
+    return specs_of_figures({name: dict(figures.FIGURES)[name](result)})[name]
 
 
 def drawn(spec):
@@ -72,7 +75,7 @@ def test_figures_carry_the_tables_numbers():
     spec = describe(result, "memorized_by_size")
     shares = sorted((row["context"], row["share"]) for row in drawn(spec) if row["group"] == "member")
     table = result.memorized.to_pylist()
-    assert shares == sorted((str(row["context"]), row["share"]) for row in table if row["group"] == "member")
+    assert shares == sorted((row["context"], row["share"]) for row in table if row["group"] == "member")
     assert spec["title"]["subtitle"][0] == "n per point: 2,000 member sequences, 500 control sequences"
     bare = describe(study(["a", "b"], control=False), "memorized_by_size")
     assert "no control given" in bare["title"]["subtitle"][1]
@@ -95,10 +98,11 @@ def test_controls_that_agree_are_one():
     result = study(["a", "b", "c"], cells=((32, 16), (64, 16)))
     spec = describe(result, "memorized_by_context")
     controls = [row for row in drawn(spec) if row["group"] == "control"]
-    assert [(row["model"], row["context"], row["share"]) for row in controls] == [
+    assert [(row["color"], row["context"], row["share"]) for row in controls] == [
         ("control", 32, 0),
         ("control", 64, 0),
     ]
+    assert {row["model"] for row in controls} == {None}
     assert spec["title"]["subtitle"][1].startswith("grey: control (c)")
     scale = spec["concat"][0]["layer"][0]["encoding"]["color"]["scale"]
     assert (scale["domain"][-1], scale["range"][-1]) == ("control", theme.CONTROL_COLOR)
@@ -156,22 +160,25 @@ def test_only_hidden_marks_are_moved():
     assert all(row["x"] == row["context"] for row in drawn(by_context))
 
 
-def test_many_rows_are_drawn():
-    """More than 5,000 rows, altair's limit for tables, are described all the same."""
+def test_many_models_are_thinned():
+    """Of more models than a page could carry some are drawn, first and last among them, and the caption says so."""
     labels = [f"model-{i}" for i in range(420)]
-    result = study(labels, repeats=(1,), cells=((32, 32),))
-    chart = figures.draw_bins(result)
-    assert sum(map(len, chart.to_dict()["datasets"].values())) == (420 + 1) * 12 > 5000
+    spec = describe(study(labels, repeats=(1,), cells=((32, 32),)), "score_bins")
+    assert 1000 < len(drawn(spec)) <= MAX_ROWS
+    drawn_models = spec["concat"][0]["layer"][0]["encoding"]["color"]["scale"]["domain"]
+    assert (drawn_models[0], drawn_models[-2:]) == ("model-0", ["model-419", "control"])
+    assert f"Of 420 lines {len(drawn_models) - 1} are drawn." in spec["usermeta"]["caption"]
 
 
 def test_files_are_whole(tmp_path):
-    """SVG and PNG of each figure are written, parse, hold the title, and leave no temporary file."""
+    """SVG, PDF and PNG of each figure are written, parse, hold the title, and leave no temporary file."""
     result = study(["a", "b"], repeats=(None,), cells=((32, 16), (64, 16)))
-    paths = figures.save_figures(result, tmp_path / "figures")
-    names = {f"{path.stem}.{kind}" for path in paths for kind in ("svg", "png")}
-    assert len(names) == len(paths) == 6
+    paths = save_specs(figures.figure_specs(result), tmp_path / "figures")
+    names = {f"{path.stem}.{kind}" for path in paths for kind in ("svg", "pdf", "png")}
+    assert len(names) == len(paths) == 9
     assert {path.name for path in paths} == {path.name for path in (tmp_path / "figures").iterdir()} == names
     assert (tmp_path / "figures" / "memorized_by_size.png").read_bytes().startswith(PNG_SIGNATURE)
+    assert (tmp_path / "figures" / "memorized_by_size.pdf").read_bytes().startswith(b"%PDF-1.")
     text = "".join(ET.parse(tmp_path / "figures" / "memorized_by_size.svg").getroot().itertext())
     assert "Memorized share by model size" in text
     assert "parameters (non-embedding)" in text
@@ -181,13 +188,13 @@ def test_unwritable_folder_is_one_line(tmp_path):
     """A folder that cannot be made is a StoreError that names the path."""
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(StoreError, match=r"taken/x\.svg: cannot be written"):
-        figures.write_atomically(tmp_path / "taken" / "x.svg", b"")
+        write_atomically(tmp_path / "taken" / "x.svg", b"")
 
 
 def test_specs_are_json():
     """A figure's description is plain JSON, with the one theme in it."""
     spec = figures.figure_specs(study(["a"], repeats=(None,), cells=((32, 16),)))["score_bins"]
-    assert json.loads(json.dumps(spec))["config"] == figures.theme()
+    assert json.loads(json.dumps(spec))["config"] == theme.theme()
 
 
 def printed(result, **settings):

@@ -275,7 +275,7 @@ def test_figures_show_the_null_and_the_control_beside_the_curves():
     members = [row for row in data if row["kind"] == "members, with band" and row["score_class"] == "unmemorized"]
     drawn = {row["index"]: row["value"] for row in members}
     table = {row["index"]: row["mean"] for row in rows_of(result.curves, ngram=1, num_matched=0, group="member")}
-    assert drawn == table
+    assert drawn == pytest.approx(table, rel=1e-4)
     few = {row["score_class"]: row["num_clusters"] for row in rows_of(result.strata, group="member") if row["note"]}
     assert list(filter(None, few)) == ["memorized"]
     line = f"too few clusters for a curve: tiny, memorized ({few['memorized']})"
@@ -284,5 +284,6 @@ def test_figures_show_the_null_and_the_control_beside_the_curves():
     few = [row for row in rows_of(result.boundary, ngram=1) if row["verdict"] == TOO_FEW]
     assert few
     for row in few:
-        assert f"not drawn: tiny, {row['score_class']} ({row['note']})" in boundary["title"]["subtitle"]
+        assert f"Not drawn: tiny, {row['score_class']} ({row['note']})." in boundary["usermeta"]["caption"]
+    assert any(line.startswith("not drawn: tiny, ") for line in boundary["title"]["subtitle"])
     assert curve_specs(tiny_result(29, np.ones(29))) == {}

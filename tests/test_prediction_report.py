@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from mnemoscope.analyses.prediction import prediction
-from mnemoscope.report.figures import save_specs
+from mnemoscope.report.drawing import save_specs
 from mnemoscope.report.prediction_figures import FIGURES, prediction_specs
 from mnemoscope.report.prediction_panels import BASELINE, CONTEXT, DECODE, ORIGINAL, shorten
 from mnemoscope.report.prediction_table import every_predictor_table, print_prediction
@@ -47,7 +47,7 @@ def at_reference(table, **keys):
 
 
 def test_every_figure_is_drawn(result, tmp_path):
-    """A full study gives all figures, each as SVG and PNG."""
+    """A full study gives all figures, each as SVG, PDF and PNG."""
     specs = prediction_specs(result)
     assert list(specs) == [name for name, _ in FIGURES]
     for path in save_specs(specs, tmp_path):

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
 from mnemoscope.analyses import agreement
-from mnemoscope.analyses.agreement import LEVELS
 from mnemoscope.analyses.cluster_shares import BY_ROW
+from mnemoscope.analyses.levels import LEVELS
 from mnemoscope.analyses.pairs import PairCounts, PairedCell, PairStratum, PairTally
 from mnemoscope.analyses.transition_columns import PAIR_COLUMNS
 from mnemoscope.analyses.transitions import PairedRun, RunPair, plan_pairs, transitions
@@ -345,7 +345,7 @@ def test_figures_are_drawn_for_what_there_is():
     assert list(transition_specs(transitions([pair(example(), relation="step")]))) == ["transitions_by_step"]
     contexts = pair(example(), relation="context", names=("one", "one"), cell=PairedCell(16, 5, 32, 5))
     spec = transition_specs(transitions([contexts]))["transitions_by_context"]
-    assert spec["vconcat"][0]["hconcat"][0]["title"]["text"] == "k = 16 → k = 32"
+    assert spec["vconcat"][0]["hconcat"][0]["title"]["text"] == ["k = 16 →", "k = 32"]
     assert transition_specs(transitions([pair(example(), group="control")])) == {}
 
 
@@ -358,6 +358,6 @@ def test_a_model_beside_itself_has_one_figure_for_each_length():
         ("transitions_by_continuation", "n = 5 → n = 6", "large, k = 32, "),
     ):
         [row] = specs[name]["vconcat"]
-        assert row["hconcat"][0]["title"]["text"] == title
+        assert " ".join(row["hconcat"][0]["title"]["text"]) == title
         assert specs[name]["title"]["subtitle"][0].startswith(at)
         assert row["hconcat"][0]["layer"][0]["encoding"]["x"]["title"] == f"level at {title.split(' → ')[1]}"
