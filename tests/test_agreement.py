@@ -13,7 +13,8 @@ from scipy import stats
 from statsmodels.stats import contingency_tables
 
 from mnemoscope.analyses import agreement
-from mnemoscope.analyses.agreement import class_of_scores, level_of_scores
+from mnemoscope.analyses.agreement import class_of_scores
+from mnemoscope.analyses.levels import level_of_scores
 
 TABLES = st.lists(st.integers(0, 30), min_size=25, max_size=25).map(lambda c: np.array(c, np.int64).reshape(5, 5))
 

@@ -12,13 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
+from mnemoscope.analyses.levels import NUM_LEVELS, level_of_scores
 from mnemoscope.intervals import FloatArray, shares
 
 IntArray = NDArray[np.int64]
 
-LEVELS: Final = ("very low", "low", "medium", "high", "very high")
-"""[0, .2], (.2, .4], (.4, .6], (.6, .8], (.8, 1]."""
-NUM_LEVELS: Final = len(LEVELS)
 NUM_CLASSES: Final = NUM_LEVELS + 1
 """The levels, and full matches as a class of their own behind them."""
 
@@ -42,12 +40,6 @@ class Regression(NamedTuple):
     expected: FloatArray
     """float64 [L, L], sums to the table's count."""
     correlation: float | None
-
-
-def level_of_scores(continuation: int) -> IntArray:
-    """The level, 0 to 4, of each num_matched, int64 [n+1]; in integers, for floats misplace borders."""
-    num_matched = np.arange(continuation + 1)
-    return np.maximum((NUM_LEVELS * num_matched + continuation - 1) // continuation - 1, 0)
 
 
 def class_of_scores(continuation: int) -> IntArray:

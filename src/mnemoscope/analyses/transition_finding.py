@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from mnemoscope import intervals
 from mnemoscope.analyses import Finding, Verdict
-from mnemoscope.analyses.agreement import LEVELS
+from mnemoscope.analyses.levels import LEVELS
 from mnemoscope.intervals import format_share
 
 Record = Mapping[str, Any]

@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from mnemoscope import intervals
 from mnemoscope.analyses import agreement
-from mnemoscope.analyses.agreement import LEVELS, NUM_LEVELS, merge_classes
+from mnemoscope.analyses.agreement import merge_classes
 from mnemoscope.analyses.columns import Row, Value, make_table
+from mnemoscope.analyses.levels import LEVELS, NUM_LEVELS
 from mnemoscope.analyses.paired_strata import (
     PAIR,
     RATE,

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from mnemoscope.analyses.agreement import LEVELS, level_of_scores
+from mnemoscope.analyses.levels import LEVELS, level_of_scores
 from mnemoscope.report.study_facts import StudyFacts
 
 MAX_TABLE_CHARACTERS: Final = 25_000

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from rich.table import Table
 
 from mnemoscope.analyses import AnalysisResult
-from mnemoscope.analyses.agreement import LEVELS
 from mnemoscope.analyses.embeddings import EmbeddingsResult
 from mnemoscope.analyses.entropy import EntropyResult
 from mnemoscope.analyses.frequency import FrequencyResult
+from mnemoscope.analyses.levels import LEVELS
 from mnemoscope.analyses.transitions import TransitionsResult
 from mnemoscope.report.cells import SMALL_CAPTION, Record, percent, with_interval
 from mnemoscope.report.layout import Column, fold_label, lay_out, lay_out_pieces

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from mnemoscope.analyses.agreement import LEVELS
+from mnemoscope.analyses.levels import LEVELS
 from mnemoscope.report.figure import (
     CHARACTER_PIXELS,
     Figure,
