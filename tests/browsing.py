@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Request
 
 EXECUTABLES: Final = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS: Final = (
@@ -110,11 +110,31 @@ def watch(page: Page) -> Visit:
     page.on("console", lambda told: told.type in ("error", "warning") and seen.complaints.append(told.text))
     page.on("pageerror", lambda error: seen.complaints.append(str(error)))
     page.on("crash", lambda _: seen.complaints.append("crashed"))
-    page.on("requestfailed", lambda request: seen.complaints.append(f"failed: {request.url}"))
+    page.on("requestfailed", lambda request: _note_failure(seen, request))
     page.on("request", lambda request: _note(seen, request.url))
     return seen
+
+
+def _note_failure(seen: Visit, request: Request) -> None:
+    if request.failure != "net::ERR_ABORTED":  # the page itself lets go of an answer that it needs no more
+        seen.complaints.append(f"failed: {request.url} {request.failure}")
 
 
 def _note(seen: Visit, url: str) -> None:
     if urlsplit(url).scheme not in ("data", "blob"):
         seen.requests.append(url)
+
+
+def draw_everything(opened: Visit) -> None:
+    """Open whatever is closed, pass by every figure, and wait until each is drawn."""
+    opened.page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    for name in opened.page.locator("figure[data-figure]").evaluate_all("all => all.map(one => one.dataset.figure)"):
+        draw_figure(opened, name)
+
+
+def draw_figure(opened: Visit, name: str) -> None:
+    """Come near a figure, and wait until it is drawn."""
+    figure = opened.page.locator(f"figure[data-figure='{name}']")
+    figure.evaluate("figure => { const box = figure.closest('details'); if (box) box.open = true; }")
+    figure.scroll_into_view_if_needed()
+    opened.wait_for("(figure) => figure.dataset.drawn !== undefined", figure.element_handle())

@@ -17,15 +17,15 @@ from synthetic_study import write_study
 
 
 def drawn_study(folder: Path, *, num_sequences: int = 700) -> Study:
-    """Three models of three sizes over members and a control, traced, analysed, with hostile tokens."""
+    """Two models of two sizes over members and a control, traced, analysed, with hostile tokens."""
     study = write_study(
         folder,
         num_sequences=num_sequences,
-        num_models=3,
+        num_models=2,
         contexts=(8, 16),
         continuations=(4, 8),
         hostile=HOSTILE,
-        traced_per_stratum=12,
+        traced_per_stratum=45,
     )
     save_findings(study, analyze(study), figures=False)
     return study

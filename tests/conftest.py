@@ -1,0 +1,61 @@
+"""What browser tests share: one Chromium and one page for all of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from browsing import Visit, chromium, visit
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+
+def write_page(folder: Path) -> str:
+    """The address of the page as the verb writes it, in a process of its own."""
+    command = [sys.executable, "-m", "mnemoscope", "report", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return (folder / "report.html").as_uri()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A running Chromium."""
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def drawn_folder(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study with every perspective of traces, and hostile tokens."""
+    from shown_studies import drawn_study
+
+    return drawn_study(tmp_path_factory.mktemp("drawn") / "drawn-study").folder
+
+
+@pytest.fixture(scope="session")
+def drawn_page(drawn_folder: Path) -> str:
+    """The address of its page."""
+    return write_page(drawn_folder)
+
+
+@pytest.fixture(scope="session")
+def genuine_page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of the page of a study that networks scored."""
+    from mnemoscope.reporting import write_report
+    from shown_studies import genuine_study
+
+    return write_report(genuine_study(tmp_path_factory.mktemp("genuine"))).path.as_uri()
+
+
+@pytest.fixture
+def seen(browser: Browser, drawn_page: str) -> Iterator[Visit]:
+    """The drawn study's page, open on a desktop."""
+    with visit(browser, drawn_page, accept_downloads=True) as opened:
+        yield opened
