@@ -15,7 +15,6 @@ from mnemoscope.report.explorer_data import (
     ExplorerShape,
     explorer_json,
     preview,
-    row_json,
     sequence_json,
     show_text,
     texts_json,
@@ -127,16 +126,9 @@ def test_texts_are_those_of_tokens_that_are_there():
     assert set(texts_json([facts])) == {"0", "1"}
 
 
-def test_a_row_is_one_cell_of_a_sequence():
-    """A list's row has the numbers of its model, context and continuation, and the first words around the bar."""
-    facts = replace(make_facts(5), tokens=(0, 1, 6, 0, HIDDEN, 3, 3))
-    row = row_json(facts, model="big", context=2, place=1)
-    score = facts.scores["big", 2]
-    assert (row["id"], row["num_matched"], row["first_mismatch"]) == (5, score.num_matched[1], score.first_mismatch)
-    assert row["log_probability"] == -400
-    assert row["preview"] == rf"zero one | <6>zero{BLOCK}\u202eevil\u202eevil"
-    lost = row_json(facts, model="small", context=4, place=0)
-    assert (lost["num_matched"], lost["first_mismatch"], lost["log_probability"]) == (None, None, None)
+def test_a_preview_is_the_first_words_around_a_bar():
+    """Context, bar, true continuation; an id where a token is no text by itself, a block where it is hidden."""
+    assert preview((0, 1, 6, 0, HIDDEN, 3, 3), TEXTS, 2) == rf"zero one | <6>zero{BLOCK}\u202eevil\u202eevil"
 
 
 def test_previews_are_short():
@@ -212,7 +204,7 @@ def test_nothing_hidden_is_in_the_data():
         facts = replace(make_facts(), tokens=tuple(truth.tolist()), texts=texts, traces={ScoreKey("big", 4): trace})
         redacted = redact_sequence(facts)
         data = [explorer_json([redacted], replace(make_sample([redacted]), strata=(0,), sizes=(1,)), SHAPE)]
-        text = json.dumps([data, row_json(redacted, model="big", context=4, place=0)])
+        text = json.dumps([data, preview(redacted.tokens, redacted.texts, 4)])
         assert not any(piece in text for piece in pieces)
         own = data[0]["sequences"][0]
         hidden = own["tokens"] if trial % 2 else own["traces"][0]["generated"]

@@ -94,23 +94,27 @@ def test_each_file_is_opened_once(study, monkeypatch):
         original = getattr(module, name)
 
         def wrapped(*arguments, **options):
-            opened[(name, *key(arguments))] += 1
+            opened[(name, *key(arguments), tuple(options.get("columns", ())))] += 1
             return original(*arguments, **options)
 
         monkeypatch.setattr(module, name, wrapped)
 
     counting(sequences, "read_shard", lambda given: (given[1].label, given[2]))
-    counting(sequences, "read_traces", lambda given: given[1:])
+    counting(sequences, "read_traces", lambda given: given)
     counting(sequence_texts, "open_text", lambda given: (given[0].path,))
     ids = (1, 2, 3, 17, 18, 33)
     read_many(study, [SequencePick("member", i) for i in reversed(ids)])
     shards = {key[2] for key in opened if key[0] == "read_shard"}
     assert {(shard.group, shard.start) for shard in shards} == {("member", 0), ("member", 16), ("member", 32)}
-    assert sorted(key[1:] for key in opened if key[0] == "read_traces") == [
-        (label, context) for label in ("other", "tiny") for context in (4, 8)
-    ]
+    tables = [key[2:4] for key in opened if key[0] == "read_traces" and "entropy" in key[4]]
+    assert sorted(tables) == [(label, context) for label in ("other", "tiny") for context in (4, 8)]
     assert sum(key[0] == "open_text" for key in opened) == 1
     assert set(opened.values()) == {1}
+    rows = read_traces(study.folder, "tiny", 8).to_pylist()
+    untraced = set(range(41)) - {row["sequence_id"] for row in rows if row["group"] == "member"}
+    opened.clear()
+    read_many(study, [SequencePick("member", min(untraced))])
+    assert ("read_traces", study.folder, "tiny", 8, ("true_token", "generated_token", "entropy")) not in opened
 
 
 def test_corpora_that_are_open_stay_open(study, monkeypatch):

@@ -37,9 +37,9 @@ HOSTILE = [
 ]
 
 
-def save_tokenizer(path):
+def save_tokenizer(path, first=HOSTILE):
     """A tokenizer of 64 whole tokens, the first of them hostile."""
-    texts = [*HOSTILE, *(f" w{i}" for i in range(len(HOSTILE), VOCAB))]
+    texts = [*first, *(f" w{i}" for i in range(len(first), VOCAB))]
     tokenizer = Tokenizer(models.WordLevel({text: i for i, text in enumerate(texts)}, unk_token=texts[-1]))
     tokenizer.decoder = decoders.Fuse()
     tokenizer.save(str(path))
@@ -169,6 +169,26 @@ def test_hostile_text_is_only_shown(traced, tmp_path):
     ascii_text = shown(view, encoding="ascii")
     assert r"\u65e5\u672c" in ascii_text
     assert "_cat" in ascii_text
+
+
+def test_redacted_tokens_are_blocks(traced, tmp_path):
+    """With `redact` an address is a block in the truth and in what the model says; # without unicode."""
+    addresses = [f" name{i}@example.org" for i in range(16)]
+    named = {"tokenizer": save_tokenizer(tmp_path / "tokenizer.json", addresses)}
+    texts = {name: replace(getattr(traced.config, name), **named) for name in ("corpus", "control")}
+    study = run_study(replace(traced.config, **texts), tmp_path / "study")
+    rows, num_hidden = np.load(study.config.corpus.path), 0
+    for sequence_id in range(30):
+        view = read_sequence(study, sequence_id, context=8, redact=True)
+        assert "name" in shown(read_sequence(study, sequence_id, context=8)) or rows[sequence_id, :13].min() >= 16
+        expected = ["█" if token < 16 else f"·w{token}" for token in rows[sequence_id, 8:13]]
+        assert " ".join(line.removeprefix("truth") for line in lines_of(view, "truth")).split() == expected
+        for text, sign in ((shown(view), "█"), (shown(view, encoding="ascii"), "#")):
+            assert "name" not in text
+            assert "@" not in text
+            assert sign in text or rows[sequence_id, :13].min() >= 16
+        num_hidden += expected.count("█")
+    assert num_hidden > 10
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,22 @@ def test_show_prints_a_sequence(run, study):
     assert row[2:4] == [str(counts["member", 4, 8, n]) for n in (3, 5)]
 
 
+def test_show_redact_hides_tokens(run, study):
+    """With --redact no token is shown of a study without a tokenizer; signs and counts are as they are without."""
+    code, hidden, _ = run("show", study, 4, "--model", "tiny", "--context", "4", "--redact")
+    _, shown, _ = run("show", study, 4, "--model", "tiny", "--context", "4")
+    assert code == 0
+    truth = [line.split()[1:] for line in hidden.splitlines() if line.startswith("truth")]
+    assert {token for line in truth for token in line} <= {"█", "#"}
+    assert "all tokens are hidden" in hidden
+
+    def without_text(text):
+        lines = [line.split() for line in text.splitlines() if line.split()]
+        return [line for line in lines if line[0] in ("match", "tiny", "other@step7", "entropy")]
+
+    assert without_text(hidden) == without_text(shown)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

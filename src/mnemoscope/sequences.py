@@ -35,6 +35,7 @@ _COLUMNS: Final = (
     "log_probability",
     "window_hash",
 )
+_TRACE_COLUMNS: Final = ("true_token", "generated_token", "entropy")
 _IdArray = NDArray[np.int64]
 
 
@@ -296,28 +297,31 @@ def _matches(rows: pa.Table, run: Run) -> list[tuple[bool | None, ...] | None]:
 def _read_traces(study: Study, wanted: Mapping[Group, _IdArray]) -> dict[SequencePick, dict[ScoreKey, Trace]]:
     """The traces of the sequences that have some, under all models and contexts; one table at a time is held."""
     found: dict[SequencePick, dict[ScoreKey, Trace]] = {}
-    columns = ("sequence_id", "group", "true_token", "generated_token", "entropy")
     for label in study.runs:
         for context in study.config.contexts:
-            if not has_traces(study.folder, label, context):
-                continue
-            table = read_traces(study.folder, label, context, columns=columns)
-            groups = np.array(table.column("group").to_pylist())
-            sequence_ids = table.column("sequence_id").to_numpy()
-            for group, ids in wanted.items():
-                rows = np.flatnonzero((groups == group) & np.isin(sequence_ids, ids))
-                for sequence_id, trace in _traces_of(table.take(pa.array(rows))):
-                    found.setdefault(SequencePick(group, sequence_id), {})[ScoreKey(label, context)] = trace
+            if has_traces(study.folder, label, context):
+                for pick, trace in _read_table(study, label, context, wanted):
+                    found.setdefault(pick, {})[ScoreKey(label, context)] = trace
     return found
 
 
-def _traces_of(table: pa.Table) -> Iterator[tuple[int, Trace]]:
-    for row in table.to_pylist():
-        yield (
-            row["sequence_id"],
-            Trace(
+def _read_table(
+    study: Study, label: str, context: int, wanted: Mapping[Group, _IdArray]
+) -> Iterator[tuple[SequencePick, Trace]]:
+    """The wanted sequences of a table of traces; of one that has none the tokens are not read."""
+    keys = read_traces(study.folder, label, context, columns=("sequence_id", "group"))
+    groups, sequence_ids = np.array(keys.column("group").to_pylist()), keys.column("sequence_id").to_numpy()
+    rows: dict[Group, _IdArray] = {
+        group: np.flatnonzero((groups == group) & np.isin(sequence_ids, ids)) for group, ids in wanted.items()
+    }
+    if not any(len(own) for own in rows.values()):
+        return
+    table = read_traces(study.folder, label, context, columns=_TRACE_COLUMNS)
+    for group, own in rows.items():
+        for sequence_id, row in zip(sequence_ids[own].tolist(), table.take(pa.array(own)).to_pylist(), strict=True):
+            trace = Trace(
                 np.array(row["true_token"], np.int64),
                 np.array(row["generated_token"], np.int64),
                 np.array(row["entropy"], np.float64),
-            ),
-        )
+            )
+            yield SequencePick(group, sequence_id), trace

@@ -155,20 +155,6 @@ def texts_json(facts: Iterable[SequenceFacts]) -> dict[str, str]:
     return {str(token): texts[token] for token in sorted(texts)}
 
 
-def row_json(facts: SequenceFacts, *, model: str, context: int, place: int) -> RowJson:
-    """A sequence in a list, under a model, after a context, at the continuation of index `place`."""
-    score = facts.scores.get(ScoreKey(model, context))
-    return {
-        "id": facts.sequence_id,
-        "group": facts.group,
-        "num_repeats": facts.num_repeats,
-        "num_matched": None if score is None else score.num_matched[place],
-        "first_mismatch": None if score is None else score.first_mismatch,
-        "log_probability": None if score is None else _rounded(score.log_probability[place]),
-        "preview": preview(facts.tokens, facts.texts, context),
-    }
-
-
 def preview(tokens: Sequence[int] | None, texts: Mapping[int, str] | None, context: int) -> str | None:
     """The first words of the context, a bar, the first of the true continuation; None where no text is known."""
     if tokens is None or texts is None:
