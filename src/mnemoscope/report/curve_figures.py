@@ -147,7 +147,7 @@ def _draw_curves(rows: Sequence[Record], drawn: Drawn, missing: Sequence[str]) -
     )
     caption = (
         f"{drawn.words} Mean over sequences of one score with its cluster-bootstrap band; the dashed null knows where "
-        f"the boundary is but not what is memorized, the dotted line is held-out text. {sizes[0].upper()}{sizes[1:]}."
+        f"the boundary is but not what is memorized, the dotted line is held-out text; {sizes}."
         f"{thinned}"
     )
     return Figure(chart, caption, drawn.y_title, panel_models=models, config=LEGENDS_BELOW)

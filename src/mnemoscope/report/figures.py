@@ -181,7 +181,7 @@ def _draw_lines(rows: Sequence[Record], panels: Panels) -> Figure | None:
         resolve={"scale": {"color": "shared", "strokeDash": "shared", "shape": "shared"}},
     )
     thinned = f" Of {len(every)} lines {len(colors)} are drawn." if len(colors) < len(every) else ""
-    caption = f"{panels.told} {_sentence(sizes)} {_sentence(reading)}{thinned}"
+    caption = f"{panels.told} {reading[0].upper()}{reading[1:]}; {sizes}.{thinned}"
     choices = {name: name for name in ("model", "context", "continuation") if name in (panels.color, panels.panel)}
     return Figure(chart, caption, "share of sequences", choices)
 
@@ -317,7 +317,3 @@ def _subtitle(rows: Sequence[Record], of_control: str) -> tuple[str, str]:
     parts = [f"{span(some)} {group} sequences" for group, some in sizes.items()]
     control = of_control or ("control dashed and hollow" if CONTROL in sizes else "no control given")
     return f"n per point: {', '.join(parts)}", f"{control}; bars: Wilson intervals"
-
-
-def _sentence(line: str) -> str:
-    return line[0].upper() + line[1:] + "."
