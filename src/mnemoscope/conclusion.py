@@ -31,5 +31,5 @@ def _print_places(finished: Study, figures: list[Path], report: WrittenReport, c
         ("figures", finished.folder / "figures"),
         ("report", report.path),
     ):
-        count = f" ({len(pictures)} as SVG and PNG)" if what == "figures" else ""
+        count = f" ({len(pictures)} as SVG, PDF and PNG)" if what == "figures" else ""
         console.print(f"{what:9} {path}{count}", highlight=False, markup=False, soft_wrap=True)
