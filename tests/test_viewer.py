@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from itertools import pairwise
@@ -15,6 +16,7 @@ from mnemoscope.errors import StoreError
 from mnemoscope.imported import import_scores
 from mnemoscope.report.escapes import escape
 from mnemoscope.run import run_study
+from mnemoscope.sequence_texts import open_corpora
 from mnemoscope.shards import ShardRange
 from mnemoscope.store import open_study, shard_path
 from mnemoscope.texts import open_texts
@@ -177,6 +179,46 @@ def window_texts(study):
             parts = [f"<{t}>" if "\ufffd" in own else escape(own) for t, own in zip(tokens, shown, strict=True)]
             found[group, place] = "".join(parts).lower()
     return found
+
+
+def test_search_says_how_much_the_corpus_lost(drawn, tmp_path):
+    """Sequences whose rows are others by now are searched in vain, and their number is told."""
+    copy = shutil.copytree(drawn.folder, tmp_path / "copy")
+    rows = np.load(copy / "input" / "member.npy")
+    rows[5:12] = rows[20:27]
+    np.save(copy / "changed.npy", rows)
+    toml = (copy / "study.toml").read_text()
+    (copy / "study.toml").write_text(
+        toml.replace(json.dumps(str(drawn.folder / "input/member.npy"))[1:-1], "changed.npy")
+    )
+    client = client_of(open_study(copy))
+    answer = client.get("/api/sequences", params=PLACE | {"text": "no such"}).json()
+    assert "Of 7 of these the corpus no longer holds the text" in answer["note"]
+    previews = [row["preview"] for row in client.get("/api/sequences", params=PLACE).json()["rows"]]
+    assert [place for place, preview in enumerate(previews) if preview is None] == list(range(5, 12))
+
+
+def test_a_corpus_that_opens_slowly_keeps_nobody_waiting(drawn, monkeypatch):
+    """While the corpus is being opened, sequences are listed and shown without their text, and a search says why."""
+    opening = threading.Event()
+    monkeypatch.setattr("mnemoscope.viewer.windows._PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(
+        "mnemoscope.viewer.windows.open_corpora", lambda study: opening.wait(60) and open_corpora(study)
+    )
+    client = client_of(drawn)
+    assert [row["preview"] for row in client.get("/api/sequences", params=PLACE).json()["rows"]] == [None] * 50
+    assert client.get("/api/sequences/member/3").json()["sequence"]["tokens"] is None
+    assert "still being opened" in client.get("/api/sequences", params=PLACE | {"text": "ba"}).json()["note"]
+    opening.set()
+    monkeypatch.setattr("mnemoscope.viewer.windows._PATIENCE_SECONDS", 60)
+    assert all(row["preview"] for row in client.get("/api/sequences", params=PLACE).json()["rows"])
+
+
+def test_a_large_study_opens_in_the_order_of_ids(drawn, monkeypatch):
+    """The most matched come first where a look at all sequences is short, else the first of the corpus."""
+    assert client_of(drawn).get("/api/study").json()["order"] == "matched"
+    monkeypatch.setattr("mnemoscope.viewer.answers.MAX_ORDERED", 383)
+    assert client_of(drawn).get("/api/study").json()["order"] == "id"
 
 
 @pytest.mark.parametrize("words", ["BABADO", "baba bado", "</script><SCRIPT>", r"\u202ereversed", "no such", "<1018>"])

@@ -14,6 +14,9 @@ from mnemoscope.viewer.server import create_app
 ADDRESS: Final = "http://127.0.0.1:8000"
 
 
+_known: dict[tuple[str, str, int], list[Any]] = {}
+
+
 class Known(NamedTuple):
     """A row of the stored scores."""
 
@@ -32,7 +35,14 @@ def client_of(study: Study, **options: Any) -> TestClient:
 
 
 def known_rows(study: Study, label: str, context: int) -> list[Known]:
-    """The rows of a model at a context, members first and by id."""
+    """The rows of a model at a context, members first and by id; read once for each study."""
+    key = (str(study.folder), label, context)
+    if key not in _known:
+        _known[key] = _read_rows(study, label, context)
+    return _known[key]
+
+
+def _read_rows(study: Study, label: str, context: int) -> list[Known]:
     mode, continuations = study.config.mode, study.config.continuations
     found: list[Known] = []
     for table in read_scores(study, label, partial=True):

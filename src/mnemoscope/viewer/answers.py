@@ -27,6 +27,8 @@ from mnemoscope.viewer.windows import WindowTexts
 
 COUNT_SECONDS: Final = 0.1
 """That a page waits for the number of all, which can be asked for separately."""
+MAX_ORDERED: Final = 1_000_000
+"""Sequences of a study that opens with the most matched first; of a larger one that could take a look at them all."""
 _REDACTED: Final = (
     "Text that looks private, and long verbatim text, is hidden; so there is no search in text: "
     "it would tell what is hidden."
@@ -63,6 +65,7 @@ def tell_study(library: Library) -> dict[str, Any]:
         "study": study_data(facts_of(study, None), folder=folder),
         "note": f"{note} {_REDACTED}" if library.redact else note,
         "folder": folder,
+        "order": "matched" if sum(own.num_sequences for own in sizes.values()) <= MAX_ORDERED else "id",
     }
 
 
@@ -120,6 +123,8 @@ def _tell_search(library: Library, session: Session, asked: Filter, cursor: Curs
     of_all = "" if everything is None else f" of {everything:,}"
     state = "All are searched." if found.next is None else "More sequences: the search goes on from there."
     told.append(f"Searched {found.num_searched:,}{of_all} sequences in the order of the corpus. {state}")
+    if found.num_unread:
+        told.append(f"Of {found.num_unread:,} of these the corpus no longer holds the text that was scored.")
     return {
         "total": len(found.rows) if is_whole else None,
         "rows": _row_data(library, found.rows, asked.place),

@@ -7,10 +7,8 @@ time is up; it says how far it came, and the next page goes on from there.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from mnemoscope.store import Group
 from mnemoscope.viewer.committed import CommittedShards
 from mnemoscope.viewer.filters import Cursor, Filter
 from mnemoscope.viewer.pages import PAGE_ROWS, ListedRow, last_id, parts_of
@@ -30,7 +28,9 @@ class Found(NamedTuple):
     rows: tuple[ListedRow, ...]
     next: Cursor | None
     num_searched: int
-    """Sequences whose text has been looked at, on the pages before too."""
+    """Sequences that have been looked at, on the pages before too."""
+    num_unread: int
+    """Of those on this page: whose text the corpus does not hold any more."""
 
 
 def search(
@@ -43,34 +43,28 @@ def search(
     seconds: float = SEARCH_SECONDS,
 ) -> Found:
     """The next sequences whose text holds the filter's words; at least a few hundred are looked at."""
-    _ = texts.corpora  # opened before the time starts
     ends = time.monotonic() + seconds
     found: list[ListedRow] = []
-    num_searched = 0 if cursor is None else cursor.num_passed
+    num_searched, num_unread = 0 if cursor is None else cursor.num_passed, 0
     at = cursor
     for number, part in enumerate(parts_of(shards, asked, cursor, most=MAX_SEARCHED_PART)):
         if number and time.monotonic() > ends:
-            return Found(
-                tuple(found), Cursor(part.group, part.start, last_id(part, at), num_searched, None), num_searched
-            )
+            at = Cursor(part.group, part.start, last_id(part, at), num_searched, None)
+            return Found(tuple(found), at, num_searched, num_unread)
         statement = rows_by_id(shards.study, part, asked, after=last_id(part, at), limit=_ALL)
         rows = [Row(*row) for row in session.ask(statement)]
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             session.check()
             block = rows[start : start + _ROWS_AT_ONCE]
-            hits = _hits(texts, part.group, block, asked.text or "", most=PAGE_ROWS - len(found))
-            found += [ListedRow(part, block[place]) for place in hits]
+            hits = texts.find(part.group, block, asked.text or "")
+            places = [place for place, row in enumerate(block) if row.sequence_id in hits.sequence_ids]
+            places = places[: PAGE_ROWS - len(found)]
+            found += [ListedRow(part, block[place]) for place in places]
             is_full = len(found) == PAGE_ROWS
-            num_done = hits[-1] + 1 if is_full else len(block)
-            num_searched += num_done
+            num_done = places[-1] + 1 if is_full else len(block)
+            num_searched, num_unread = num_searched + num_done, num_unread + hits.num_unread
             at = Cursor(part.group, part.start, block[num_done - 1].sequence_id, num_searched, None)
             is_last = start + num_done == len(rows)  # then the next part says where to go on, if there is one
             if is_full or (time.monotonic() > ends and not is_last):
-                return Found(tuple(found), at, num_searched)
-    return Found(tuple(found), None, num_searched)
-
-
-def _hits(texts: WindowTexts, group: Group, rows: Sequence[Row], words: str, *, most: int) -> list[int]:
-    """The places of the rows that hold the words, `most` of them at the most."""
-    ids = texts.find(group, rows, words)
-    return [place for place, row in enumerate(rows) if row.sequence_id in ids][:most]
+                return Found(tuple(found), at, num_searched, num_unread)
+    return Found(tuple(found), None, num_searched, num_unread)

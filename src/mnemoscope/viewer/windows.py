@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import final
+from typing import Final, NamedTuple, final
 
+from mnemoscope.errors import MnemoscopeError
 from mnemoscope.redaction import redact_sequence
 from mnemoscope.report.escapes import escape
 from mnemoscope.report.explorer_data import preview
@@ -20,6 +21,15 @@ from mnemoscope.store import GROUPS, Group, Study
 from mnemoscope.viewer.statements import Row
 
 _Tokens = tuple[int, ...]
+_PATIENCE_SECONDS: Final = 2.0
+
+
+class Hits(NamedTuple):
+    """What a search found in some sequences."""
+
+    sequence_ids: set[int]
+    num_unread: int
+    """Sequences whose text the corpus does not hold any more."""
 
 
 @final
@@ -30,16 +40,28 @@ class WindowTexts:
         self._study = study
         self._redact = redact
         self._opened: Corpora | None = None
+        self._opening: threading.Thread | None = None
         self._texts: dict[Group, dict[int, str]] = {group: {} for group in GROUPS}
         self._lock = threading.RLock()
 
     @property
     def corpora(self) -> Corpora:
-        """The corpora, open; of those that cannot be read, why."""
+        """The corpora, open; of those that cannot be read, why.
+
+        A large corpus can take longer to open than a page can wait: then it is said to be on its way.
+        """
         with self._lock:
-            if self._opened is None:
-                self._opened = open_corpora(self._study)
-            return self._opened
+            if self._opening is None:
+                self._opening = threading.Thread(target=self._open, daemon=True)
+                self._opening.start()
+        self._opening.join(_PATIENCE_SECONDS)
+        return self._opened or Corpora(texts={}, faults=dict.fromkeys(GROUPS, "its corpus is still being opened"))
+
+    def _open(self) -> None:
+        try:
+            self._opened = open_corpora(self._study)
+        except MnemoscopeError as error:
+            self._opened = Corpora(texts={}, faults=dict.fromkeys(GROUPS, str(error)))
 
     def fault(self, group: Group) -> str | None:
         """Why the text of a group is unknown; None where it is not."""
@@ -64,8 +86,8 @@ class WindowTexts:
             texts = self._token_texts(group, windows.values())
             return {sequence_id: preview(tokens, texts, context) for sequence_id, tokens in windows.items()}
 
-    def find(self, group: Group, rows: Sequence[Row], words: str) -> set[int]:
-        """The ids of those whose text holds the words, be they large or small letters."""
+    def find(self, group: Group, rows: Sequence[Row], words: str) -> Hits:
+        """Those whose text holds the words, be they large or small letters."""
         tokenizer = self.corpora.texts[group].corpus.tokenizer
         assert tokenizer is not None  # nobody searches where there is a fault
         wanted = words.lower()
@@ -74,11 +96,12 @@ class WindowTexts:
             texts = self._token_texts(group, windows.values())
             shown = {token: escape(texts[token]) for tokens in windows.values() for token in tokens if token in texts}
         decoded = tokenizer.decode_batch([list(tokens) for tokens in windows.values()], skip_special_tokens=False)
-        return {
+        found = {
             sequence_id
             for (sequence_id, tokens), whole in zip(windows.items(), decoded, strict=True)
             if wanted in whole.lower() or wanted in "".join(shown.get(token, f"<{token}>") for token in tokens).lower()
         }
+        return Hits(found, len(rows) - len(windows))
 
     def _read(self, group: Group, rows: Sequence[Row]) -> dict[int, _Tokens]:
         """The windows of the rows, by id; none of those that the corpus does not hold any more."""

@@ -8,9 +8,9 @@
   const ORDERS = [["matched", "matched tokens, most first"], ["log_probability", "probability of the truth, highest first"], ["id", "place in the corpus"]];
   const GROUPS = [["", "members and control"], ["member", "members"], ["control", "control"]];
 
-  function makeExplorer(root, { study, source, note, folder }) {
+  function makeExplorer(root, { study, source, note, folder, order = "matched" }) {
     const first = startOf(study);
-    const state = { ...first, matched: null, copies: null, group: null, text: null, order: "matched", cell: null };
+    const state = { ...startFilter(), cell: null };
     const shown = { rows: [], next: null, total: null, selected: null, asked: 0 };
     const parts = partsOf(study);
     const fields = parts.fields;
@@ -33,7 +33,7 @@
     parts.list.addEventListener("keydown", onKey);
 
     function startFilter() {
-      return { ...first, matched: null, copies: null, group: null, text: null, order: "matched" };
+      return { ...first, matched: null, copies: null, group: null, text: null, order };
     }
 
     /** What stands in the controls becomes the filter, if it is another one. */

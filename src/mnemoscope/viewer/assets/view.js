@@ -8,11 +8,11 @@
   });
 
   async function start() {
-    const { study, note, folder } = await ask("/api/study");
+    const { study, note, folder, order } = await ask("/api/study");
     document.title = `${study.name}: sequences`;
     document.getElementById("study-name").textContent = study.name;
     const source = { list, count, get };
-    mnemoscope.makeExplorer(document.getElementById("explorer-root"), { study, source, note, folder });
+    mnemoscope.makeExplorer(document.getElementById("explorer-root"), { study, source, note, folder, order });
     document.body.dataset.ready = "true";
   }
 
