@@ -2,6 +2,7 @@
 // A figure's description made another: narrowed to what the reader chose, stacked for a phone, darkened, for paper.
 (() => {
   const CONCATENATIONS = ["hconcat", "vconcat", "concat"];
+  const ALONE_WIDTH = 250;
 
   /** A description as the page carries it, with rows that name their columns again. */
   function unpack(spec) {
@@ -53,8 +54,25 @@
         .map((panel) => dropPanels(panel, isDropped))
         .filter((panel) => panel !== null);
       if (kept[way].length === 0) return null;
+      const isAlone = kept[way].length === 1 && spec[way].length > 1 && way !== "vconcat";
+      if (isAlone) kept[way] = [standAlone(kept[way][0], spec[way][0])];
     }
     return kept;
+  }
+
+  /** A panel that has its row for itself: as wide as one is, with the y axis that the first panel had for all. */
+  function standAlone(panel, first) {
+    const alone = withAxis(panel, first);
+    if (panel.layer) alone.layer = panel.layer.map((view, place) => withAxis(view, first.layer?.[place]));
+    if (panel.width < ALONE_WIDTH) alone.width = ALONE_WIDTH;
+    return alone;
+  }
+
+  function withAxis(view, first) {
+    const [y, other] = [view.encoding?.y, first?.encoding?.y];
+    if (!y || !other || y.field !== other.field) return { ...view };
+    const shown = { ...y, ...("title" in other && { title: other.title }), ...("axis" in other && { axis: other.axis }) };
+    return { ...view, encoding: { ...view.encoding, y: shown } };
   }
 
   /** With the rows of the chosen value only; null where none has the field, or a table would go empty. */
