@@ -11,6 +11,7 @@ from mnemoscope.analyses.embeddings import embeddings
 from mnemoscope.analyses.entropy import entropy
 from mnemoscope.analyses.factors import factors
 from mnemoscope.analyses.frequency import frequency
+from mnemoscope.analyses.matches import BinCounts, MemorizedCount, from_bins
 from mnemoscope.analyses.prediction import prediction
 from mnemoscope.analyses.transitions import transitions
 from mnemoscope.findings import analyze
@@ -29,9 +30,9 @@ from mnemoscope.run import run_study
 from predicted_samples import forecast, predictions, simulate
 from studies import make_study
 from test_embeddings import sample
-from test_factors import published_models
+from test_factors import model, published_models
 from test_imported import write
-from test_transitions import pair, scores_of
+from test_transitions import example, pair, scores_of
 from traced_samples import study as traced_study
 from worded_studies import bare_facts, beside, counted, every_result, factors_of, group_facts, model_facts, study_facts
 
@@ -222,6 +223,42 @@ def test_the_boundary_claim_counts_models_by_verdict(results):
         expected = {"holds": "found", "fails": "not found", "undecided": "undecided"}
         assert claim.state == expected[results[name].finding.verdict]
         assert sum(boundary_counts(results[name]).values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("ends", "state"),
+    [
+        (((30, 200), (30, 200)), "found"),
+        (((30, 200), (30, 31)), "undecided"),
+        (((200, 30), (30, 31)), "not found"),
+        (((200, 30), (30, 200)), "undecided"),
+    ],
+)
+def test_contexts_bring_out_more_only_where_they_do_in_every_model(ends, state):
+    """Of 900 at k = 16 and 64: rising in both models is found, in one is open, falling without rising is not found."""
+    models = {}
+    for place, counts in enumerate(ends):
+        cells = [MemorizedCount(k, 32, count, 900) for k, count in zip((16, 64), counts, strict=True)]
+        models[f"m{place}"] = model(f"m{place}", from_bins(cells), 10, 10**place)
+    result = factors(models)
+    assert length_claim(result).state == state
+    published = {"found": "holds", "not found": "fails", "undecided": "undecided"}[state]
+    assert published_states({"factors": result})["longer contexts bring out more"] == published
+
+
+@pytest.mark.parametrize(("low", "high", "state"), [(70, 30, "holds"), (30, 70, "fails"), (9, 3, "undecided")])
+def test_low_scores_are_counted_where_there_are_enough(low, high, state):
+    """70 of 100 below 0.3 are most, 30 are not, and 9 of 12 are too few to say."""
+    bins = (low, *[0] * 10, high)
+    result = factors({"m": model("m", from_bins([BinCounts(32, 32, bins)]))})
+    assert published_states({"factors": result})["most scores stay below 0.3"] == state
+
+
+def test_the_last_pair_of_models_is_told():
+    """Of three sizes, what the largest keeps of the middle one."""
+    result = transitions([pair(example()), pair(example(), names=("large", "larger"), sizes=(40, 160))])
+    row = kept_row(result)
+    assert (row["model_from"], row["model_to"]) == ("large", "larger")
 
 
 def test_what_the_next_model_keeps_is_the_tables(results):
