@@ -25,14 +25,14 @@ from mnemoscope.report.figure import (
     told,
     told_number,
 )
-from mnemoscope.report.theme import BLUE, COLORS, ORANGE, RULE
+from mnemoscope.report.theme import COLORS, ORANGE, RULE
 from mnemoscope.report.vega import Spec, channel, concat, hover, layer, mark
 
 Record = dict[str, Any]
 
 PANEL_WIDTH, PANEL_HEIGHT, MAX_COLUMNS = 150, 150, 2
 # Dark to light in the order of the score, told apart by the colour-blind too.
-SCORE_COLORS: Final = {"memorized": COLORS[0], "half": BLUE, "unmemorized": ORANGE}
+SCORE_COLORS: Final = {"memorized": COLORS[0], "half": COLORS[2], "unmemorized": ORANGE}
 KINDS: Final = {"members, with band": [1, 0], "held-out text": [1.5, 2.5], "memory-free null": [6, 3]}
 MEMBERS, HELD_OUT, NULL = KINDS
 NEAR: Final = 4

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from typing import Final
 
 from mnemoscope.errors import EngineError, StoreError
 from mnemoscope.files import write_atomically
-from mnemoscope.report.theme import PNG_SCALE
+from mnemoscope.report.theme import PDF_SCALE, PNG_SCALE
 from mnemoscope.report.vega import Spec, without_hover
 
 FORMATS: Final = ("svg", "pdf", "png")
@@ -68,7 +69,14 @@ def draw_spec(spec: Spec) -> tuple[bytes, bytes, bytes]:
     import vl_convert  # heavy, and only drawing needs it
 
     svg: str = vl_convert.vegalite_to_svg(without_hover(spec))
-    return svg.encode(), vl_convert.svg_to_pdf(svg), vl_convert.svg_to_png(svg, scale=PNG_SCALE)
+    return svg.encode(), vl_convert.svg_to_pdf(_resize(svg, PDF_SCALE)), vl_convert.svg_to_png(svg, scale=PNG_SCALE)
+
+
+def _resize(svg: str, scale: float) -> str:
+    """The picture with another width and height; what is in it is measured by its view box and stays."""
+    return re.sub(
+        r'\b(width|height)="([\d.]+)"', lambda side: f'{side[1]}="{float(side[2]) * scale:.2f}"', svg, count=2
+    )
 
 
 def _share(specs: Mapping[str, Spec], folder: Path, num_workers: int) -> None:

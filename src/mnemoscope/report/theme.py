@@ -18,16 +18,17 @@ WIDTHS: Final = {1: 250, 2: 150, 3: 94}
 """Of a panel, by how many stand in a row: the figure keeps its width."""
 PANEL_HEIGHT: Final = 150
 PNG_SCALE: Final = 3
+PDF_SCALE: Final = 7 / TEXT_SIZE
+"""Points for a pixel: placed as it is, a figure fits one column and its type has 7 points."""
 
 # Viridis without its palest end, which white paper swallows: ordered, also to the colour-blind and in grey.
-COLORS: Final = ("#440154", "#3b528b", "#21918c", "#5ec962", "#c9b400")
+COLORS: Final = ("#440154", "#414487", "#2a788e", "#22a884", "#c9b400")
 COLORS_ON_DARK: Final = ("#8a7fe8", "#5fa8e6", "#3fc1b0", "#8fdc5a", "#f5e642")
 """The same order on a dark page, which would swallow the darkest end."""
 CONTROL_COLOR: Final = "#767676"
 ORANGE: Final = "#d98200"
 MAGENTA: Final = "#c2185b"
 GREY: Final = "#8c8c8c"
-BLUE: Final = "#2f6f8f"
 RULE: Final = "#888888"
 GRID: Final = "#e6e6e6"
 PAPER: Final = "#ffffff"
@@ -42,7 +43,6 @@ _ON_DARK: Final[Mapping[str, str]] = {
     ORANGE: "#f0a33a",
     MAGENTA: "#ff6f9f",
     GREY: "#a3a8b0",
-    BLUE: "#55b1d6",
     RULE: "#7c838e",
     GRID: "#333a45",
     PAPER: "#16181d",
