@@ -279,4 +279,7 @@ def test_redacting_leaves_what_is_not_text():
     facts = facts_of(["a", "b"], ["a", "b"], context=1)
     assert redact_sequence(replace(facts, tokens=None, traces={})) == replace(facts, tokens=None, traces={})
     assert redact_sequence(facts).tokens == facts.tokens
+    alone = facts_of(["to", " jane@example.org"], ["?", " jane@example.org"], context=1)
+    found = redact_sequence(replace(alone, tokens=None))  # of which only a trace is left
+    assert (generated(found), found.tokens) == ([-1, HIDDEN], (alone.tokens[0], HIDDEN))
     assert redact_sequence(facts).texts == facts.texts

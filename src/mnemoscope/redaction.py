@@ -25,11 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope.private_text import UNREADABLE, find_private
-from mnemoscope.sequence_facts import HIDDEN, ScoreKey, SequenceFacts, Trace
+from mnemoscope.sequence_facts import HIDDEN, ScoreKey, SequenceFacts, Trace, longest_truth
 
 MAX_VERBATIM_TOKENS: Final = 50
 """Tokens of true text in a row that are shown, unless told otherwise."""
 _UNKNOWN: Final = -1
+_BLIND: Final = "all tokens are hidden: without a tokenizer nobody can tell which of them are private"
 
 
 def hide_tokens(texts: Sequence[str]) -> NDArray[np.bool_]:
@@ -54,9 +55,10 @@ def hide_verbatim(is_hidden: NDArray[np.bool_], *, max_verbatim_tokens: int) -> 
 
 def redact_sequence(facts: SequenceFacts, *, max_verbatim_tokens: int = MAX_VERBATIM_TOKENS) -> SequenceFacts:
     """The sequence with `HIDDEN` for hidden tokens, `redacted` their indexes, and a note of how many they are."""
-    if facts.tokens is None:
+    tokens = longest_truth(facts.traces) if facts.tokens is None else facts.tokens
+    if tokens is None:
         return facts
-    truth = np.array(facts.tokens, np.int64)
+    truth = np.array(tokens, np.int64)
     is_hidden = _hide(truth, facts.texts)
     said: dict[ScoreKey, NDArray[np.bool_]] = {}
     for key, trace in facts.traces.items():
@@ -78,7 +80,10 @@ def redact_sequence(facts: SequenceFacts, *, max_verbatim_tokens: int = MAX_VERB
         traces=traces,
         texts=texts,
         redacted=tuple(np.flatnonzero(is_hidden).tolist()),
-        notes=(*facts.notes, _note(int(is_hidden.sum()), facts, max_verbatim_tokens)),
+        notes=(
+            *facts.notes,
+            _note(int(is_hidden.sum()), len(truth), max_verbatim_tokens) if facts.texts is not None else _BLIND,
+        ),
     )
 
 
@@ -99,10 +104,7 @@ def _redact_trace(trace: Trace, is_said: NDArray[np.bool_], is_hidden: NDArray[n
     )
 
 
-def _note(num_hidden: int, facts: SequenceFacts, max_verbatim_tokens: int) -> str:
-    if facts.texts is None:
-        return "all tokens are hidden: without a tokenizer nobody can tell which of them are private"
-    num_tokens = len(facts.tokens or ())
+def _note(num_hidden: int, num_tokens: int, max_verbatim_tokens: int) -> str:
     return (
         f"{num_hidden} of {num_tokens} tokens are hidden: they look private, or come after {max_verbatim_tokens} shown"
     )

@@ -55,6 +55,11 @@ class Trace(NamedTuple):
     """Nats; NaN at index 0."""
 
 
+def longest_truth(traces: Mapping[ScoreKey, Trace]) -> tuple[int, ...] | None:
+    """The true tokens as far as the longest trace has them; None without traces."""
+    return max((tuple(trace.true_tokens_P.tolist()) for trace in traces.values()), key=len, default=None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SequenceFacts:
     """A sequence as all models and contexts of its study saw it."""

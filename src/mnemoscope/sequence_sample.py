@@ -14,6 +14,7 @@ Axes: R candidates.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
@@ -32,6 +33,9 @@ from mnemoscope.traces import has_traces, read_traces, traced_continuation
 
 MIN_PER_STRATUM: Final = 2
 """Seats that a stratum should get: neighbours are merged until it does."""
+
+
+_LARGEST: Final = np.uint64(2**64 - 1)
 
 
 class _Cell(NamedTuple):
@@ -194,27 +198,25 @@ def _scored(study: Study, cell: _Cell, group: Group) -> Iterator[tuple[NDArray[n
 
 def _scan(parts: Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]], *, per_stratum: int, seed: int) -> _Candidates:
     """Of each num_matched at most `per_stratum` sequences, and how many each stands for; in constant memory."""
-    sizes: dict[int, int] = {}
-    limits: dict[int, np.uint64] = {}
+    sizes: Counter[int] = Counter()
+    last_draws: dict[int, np.uint64] = {}
     ids_R, matched_R = np.zeros(0, np.int64), np.zeros(0, np.int64)
     for ids, matched in parts:
-        draws = hash_counters(ids, seed=seed)
-        is_near = np.ones(len(ids), np.bool_)
-        for stratum, size in zip(*np.unique(matched, return_counts=True), strict=True):
-            sizes[int(stratum)] = sizes.get(int(stratum), 0) + int(size)
-            if int(stratum) in limits:  # a full stratum: most rows are too far behind to be sorted
-                is_near &= (matched != stratum) | (draws < limits[int(stratum)])
+        levels, level_of, counts = np.unique(matched, return_inverse=True, return_counts=True)
+        sizes.update(dict(zip(levels.tolist(), counts.tolist(), strict=True)))
+        limits = np.array([last_draws.get(level, _LARGEST) for level in levels.tolist()], np.uint64)
+        is_near = hash_counters(ids, seed=seed) <= limits[level_of]  # others cannot be among the smallest any more
         if not is_near.any():
             continue
         ids_R, matched_R = np.concatenate([ids_R, ids[is_near]]), np.concatenate([matched_R, matched[is_near]])
         draws_R = hash_counters(ids_R, seed=seed)
         rows = smallest_draws(ids_R, draws_R, matched_R, per_stratum=per_stratum)
         ids_R, matched_R, draws_R = ids_R[rows], matched_R[rows], draws_R[rows]
-        for stratum, count in zip(*np.unique(matched_R, return_counts=True), strict=True):
-            if count == per_stratum:
-                limits[int(stratum)] = draws_R[matched_R == stratum].max()
-    num_kept = dict(zip(*np.unique(matched_R, return_counts=True), strict=True))
-    weights = [sizes[stratum] / num_kept[stratum] for stratum in matched_R.tolist()]
+        last = np.flatnonzero(np.append(matched_R[1:] != matched_R[:-1], True))  # rows are by stratum and draw
+        full = last[np.diff(last, prepend=-1) == per_stratum]
+        last_draws = dict(zip(matched_R[full].tolist(), draws_R[full], strict=True))
+    num_kept = Counter(matched_R.tolist())
+    weights = [sizes[level] / num_kept[level] for level in matched_R.tolist()]
     return _Candidates(ids_R, matched_R, np.array(weights, np.float64))
 
 

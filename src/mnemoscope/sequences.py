@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mnemoscope.errors import ConfigError, StoreError
 from mnemoscope.redaction import redact_sequence
-from mnemoscope.sequence_facts import ScoreKey, SequenceFacts, SequencePick, SequenceScore, Trace
+from mnemoscope.sequence_facts import ScoreKey, SequenceFacts, SequencePick, SequenceScore, Trace, longest_truth
 from mnemoscope.sequence_texts import Corpora, TrueTokens, open_corpora, read_true_tokens, token_texts
 from mnemoscope.sequence_view import SequenceView
 from mnemoscope.shards import ShardRange, matched_bits, num_matched
@@ -215,8 +215,7 @@ def _facts(
     """What was read of a sequence, without texts; its tokens are the longest trace's if the corpus has lost them."""
     having = {key.model for key in rows}
     tokens, note = true_tokens or TrueTokens(None, None)
-    if tokens is None and traces:
-        tokens = tuple(max((trace.true_tokens_P for trace in traces.values()), key=len).tolist())
+    tokens = longest_truth(traces) if tokens is None else tokens
     notes = [] if note is None else [note]
     notes += [f"{label} has not scored it yet" for label in study.runs if label not in having]
     return SequenceFacts(
