@@ -28,7 +28,7 @@ from mnemoscope.report.vega import Spec, channel, concat, hover, layer, mark
 
 Record = dict[str, Any]
 
-WIDTH, HEIGHT, PATH_SIZE, MATRIX_SIZE, MAX_COLUMNS = 136, 130, 160, 76, 2
+WIDTH, HEIGHT, PATH_SIZE, MATRIX_SIZE, MAX_COLUMNS = 136, 130, 160, 74, 2
 KINDS: Final = ("members", "control", "random groups")
 KIND_COLORS: Final = (COLORS[1], MAGENTA, GREY)
 KIND_DASHES: Final = ([1, 0], [5, 3], [1.5, 2.5])
