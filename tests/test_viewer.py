@@ -201,7 +201,7 @@ def test_search_says_how_much_the_corpus_lost(drawn, tmp_path):
 def test_a_corpus_that_opens_slowly_keeps_nobody_waiting(drawn, monkeypatch):
     """While the corpus is being opened, sequences are listed and shown without their text, and a search says why."""
     opening = threading.Event()
-    monkeypatch.setattr("mnemoscope.viewer.windows._PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr("mnemoscope.viewer.windows.PATIENCE_SECONDS", 0.01)
     monkeypatch.setattr(
         "mnemoscope.viewer.windows.open_corpora", lambda study: opening.wait(60) and open_corpora(study)
     )
@@ -210,7 +210,7 @@ def test_a_corpus_that_opens_slowly_keeps_nobody_waiting(drawn, monkeypatch):
     assert client.get("/api/sequences/member/3").json()["sequence"]["tokens"] is None
     assert "still being opened" in client.get("/api/sequences", params=PLACE | {"text": "ba"}).json()["note"]
     opening.set()
-    monkeypatch.setattr("mnemoscope.viewer.windows._PATIENCE_SECONDS", 60)
+    monkeypatch.setattr("mnemoscope.viewer.windows.LIST_SECONDS", 60)
     assert all(row["preview"] for row in client.get("/api/sequences", params=PLACE).json()["rows"])
 
 

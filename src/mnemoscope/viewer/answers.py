@@ -49,9 +49,10 @@ class Library:
 
     @classmethod
     def of(cls, study: Study, *, redact: bool) -> Library:
-        """A library over a study; reads nothing yet."""
-        shards = CommittedShards(study)
-        return cls(study, shards, Database(study.folder), Counts(shards), WindowTexts(study, redact=redact), redact)
+        """A library over a study; opens its corpora in the background, and reads nothing else yet."""
+        shards, texts = CommittedShards(study), WindowTexts(study, redact=redact)
+        texts.start()
+        return cls(study, shards, Database(study.folder), Counts(shards), texts, redact)
 
 
 def tell_study(library: Library) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def tell_count(library: Library, session: Session, asked: Filter) -> dict[str, A
 def tell_sequence(library: Library, group: Group, sequence_id: int) -> dict[str, Any] | None:
     """Everything that is stored of a sequence; None where no model has scored it."""
     pick = SequencePick(group, sequence_id)
-    facts = read_many(library.study, [pick], corpora=library.texts.corpora)[0]
+    facts = read_many(library.study, [pick], corpora=library.texts.corpora())[0]
     if not facts.scores:
         return None
     shown = redact_sequence(facts) if library.redact else facts

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, final
 
-from mnemoscope.errors import MnemoscopeError
 from mnemoscope.redaction import redact_sequence
 from mnemoscope.report.escapes import escape
 from mnemoscope.report.explorer_data import preview
@@ -18,10 +17,14 @@ from mnemoscope.sequence_facts import SequencePick
 from mnemoscope.sequence_texts import Corpora, open_corpora, read_true_tokens, token_texts
 from mnemoscope.sequences import read_many
 from mnemoscope.store import GROUPS, Group, Study
+from mnemoscope.texts import GroupText
 from mnemoscope.viewer.statements import Row
 
 _Tokens = tuple[int, ...]
-_PATIENCE_SECONDS: Final = 2.0
+PATIENCE_SECONDS: Final = 5.0
+"""That a sequence, or a search, waits for its corpus to be opened."""
+LIST_SECONDS: Final = 0.3
+"""The same of a list, which is of use without its previews."""
 
 
 class Hits(NamedTuple):
@@ -42,32 +45,41 @@ class WindowTexts:
         self._opened: Corpora | None = None
         self._opening: threading.Thread | None = None
         self._texts: dict[Group, dict[int, str]] = {group: {} for group in GROUPS}
+        self._shown: dict[Group, dict[int, str]] = {group: {} for group in GROUPS}  # in small letters, escaped
         self._lock = threading.RLock()
 
-    @property
-    def corpora(self) -> Corpora:
-        """The corpora, open; of those that cannot be read, why.
-
-        A large corpus can take longer to open than a page can wait: then it is said to be on its way.
-        """
+    def start(self) -> None:
+        """Begin to open the corpora, which can take longer than a page can wait."""
         with self._lock:
             if self._opening is None:
                 self._opening = threading.Thread(target=self._open, daemon=True)
                 self._opening.start()
-        self._opening.join(_PATIENCE_SECONDS)
+
+    def corpora(self, *, for_list: bool = False) -> Corpora:
+        """The corpora, open; of those that cannot be read, or are not open in time, why."""
+        self.start()
+        assert self._opening is not None
+        self._opening.join(LIST_SECONDS if for_list else PATIENCE_SECONDS)
         return self._opened or Corpora(texts={}, faults=dict.fromkeys(GROUPS, "its corpus is still being opened"))
 
     def _open(self) -> None:
         try:
             self._opened = open_corpora(self._study)
-        except MnemoscopeError as error:
-            self._opened = Corpora(texts={}, faults=dict.fromkeys(GROUPS, str(error)))
+        except Exception as error:  # told wherever a text is missed; a thread has nobody else to tell
+            said = f"the corpus cannot be opened: {str(error) or type(error).__name__}"
+            self._opened = Corpora(texts={}, faults=dict.fromkeys(GROUPS, said))
 
-    def fault(self, group: Group) -> str | None:
+    @property
+    def _opened_texts(self) -> Mapping[Group, GroupText]:
+        assert self._opened is not None  # who has no fault is open
+        return self._opened.texts
+
+    def fault(self, group: Group, *, for_list: bool = False) -> str | None:
         """Why the text of a group is unknown; None where it is not."""
-        if group not in self.corpora.texts:
-            return self.corpora.faults.get(group, "there is no such corpus")
-        is_text = self.corpora.texts[group].corpus.tokenizer is not None
+        corpora = self.corpora(for_list=for_list)
+        if group not in corpora.texts:
+            return corpora.faults.get(group, "there is no such corpus")
+        is_text = corpora.texts[group].corpus.tokenizer is not None
         return None if is_text else "its tokens have no text: no tokenizer is known of the corpus"
 
     def previews(self, group: Group, rows: Sequence[Row], context: int) -> dict[int, str | None]:
@@ -75,12 +87,12 @@ class WindowTexts:
 
         With redaction they are those that the sequence itself shows, with all that is stored of it taken into account.
         """
-        if not rows or self.fault(group) is not None:
+        if not rows or self.fault(group, for_list=True) is not None:
             return {}
         with self._lock:
             if self._redact:
                 picks = [SequencePick(group, row.sequence_id) for row in rows]
-                redacted = [redact_sequence(facts) for facts in read_many(self._study, picks, corpora=self.corpora)]
+                redacted = [redact_sequence(facts) for facts in read_many(self._study, picks, corpora=self.corpora())]
                 return {facts.sequence_id: preview(facts.tokens, facts.texts, context) for facts in redacted}
             windows = self._read(group, rows)
             texts = self._token_texts(group, windows.values())
@@ -88,31 +100,39 @@ class WindowTexts:
 
     def find(self, group: Group, rows: Sequence[Row], words: str) -> Hits:
         """Those whose text holds the words, be they large or small letters."""
-        tokenizer = self.corpora.texts[group].corpus.tokenizer
-        assert tokenizer is not None  # nobody searches where there is a fault
-        wanted = words.lower()
         with self._lock:
             windows = self._read(group, rows)
             texts = self._token_texts(group, windows.values())
-            shown = {token: escape(texts[token]) for tokens in windows.values() for token in tokens if token in texts}
-        decoded = tokenizer.decode_batch([list(tokens) for tokens in windows.values()], skip_special_tokens=False)
+        shown = self._shown[group]
+        # Characters that are spread over tokens, none of which is text by itself, are only there in the whole.
+        split = {place: tokens for place, tokens in windows.items() if any(token not in texts for token in tokens)}
+        whole = dict(zip(split, self._decode(group, split.values()), strict=True))
+        wanted = words.lower()
         found = {
-            sequence_id
-            for (sequence_id, tokens), whole in zip(windows.items(), decoded, strict=True)
-            if wanted in whole.lower() or wanted in "".join(shown.get(token, f"<{token}>") for token in tokens).lower()
+            place
+            for place, tokens in windows.items()
+            if wanted in "".join([shown.get(token) or f"<{token}>" for token in tokens])
+            or wanted in (whole.get(place) or "".join([texts.get(token, "") for token in tokens])).lower()
         }
         return Hits(found, len(rows) - len(windows))
 
+    def _decode(self, group: Group, windows: Iterable[_Tokens]) -> list[str]:
+        tokenizer = self._opened_texts[group].corpus.tokenizer
+        assert tokenizer is not None  # a fault otherwise
+        return tokenizer.decode_batch([list(tokens) for tokens in windows], skip_special_tokens=False)
+
     def _read(self, group: Group, rows: Sequence[Row]) -> dict[int, _Tokens]:
         """The windows of the rows, by id; none of those that the corpus does not hold any more."""
-        found = read_true_tokens(self.corpora, group, {row.sequence_id: row.window_hash for row in rows})
+        found = read_true_tokens(self.corpora(), group, {row.sequence_id: row.window_hash for row in rows})
         return {sequence_id: text.tokens for sequence_id, text in found.items() if text.tokens is not None}
 
     def _token_texts(self, group: Group, windows: Iterable[_Tokens]) -> Mapping[int, str]:
         """The texts of at least these tokens that are text by themselves; kept for the next time."""
         known = self._texts[group]
-        tokenizer = self.corpora.texts[group].corpus.tokenizer
-        assert tokenizer is not None  # as above
+        tokenizer = self._opened_texts[group].corpus.tokenizer
+        assert tokenizer is not None  # a fault otherwise
         if new := {token for tokens in windows for token in tokens} - known.keys():
-            known.update(token_texts(tokenizer, sorted(new)))
+            texts = token_texts(tokenizer, sorted(new))
+            self._shown[group].update((token, escape(text).lower()) for token, text in texts.items())
+            known.update(texts)
         return known
