@@ -187,7 +187,7 @@ def browser() -> Generator[Callable[[str, str], float] | None]:
                 window.add_init_script(_READY)
                 page = window.new_page()
                 page.goto(address, timeout=1000 * PATIENCE_SECONDS)
-                reached = page.wait_for_function(f"window.{moment}", timeout=1000 * PATIENCE_SECONDS)
+                reached = page.wait_for_function(f"() => window.{moment}", timeout=1000 * PATIENCE_SECONDS)
                 return float(reached.json_value()) / 1000
 
         yield open_page

@@ -78,6 +78,15 @@ class Explorer:
         self.set(order="id")
 
     @property
+    def cell(self) -> Cell:
+        """Under which model and at which lengths sequences are seen."""
+        values = [
+            self.page.locator(f"[data-filter='{name}']").input_value() for name in ("model", "context", "continuation")
+        ]
+        model, context, continuation = map(int, values)
+        return model, context, continuation
+
+    @property
     def total(self) -> int | None:
         """How many there are, as it says; None while it only says how many it lists."""
         words = self.page.locator("#explorer-count").inner_text().replace(",", "")

@@ -21,36 +21,47 @@ INVISIBLE = {"Cc", "Cf", "Zl", "Zp", "Co", "Cs", "Cn"}
 """Unicode's categories of what is not seen, or moves what is."""
 
 
-def test_filters_list_exactly_what_fits(seen):
+@pytest.fixture(scope="module")
+def explored(browser, drawn_page):
+    """The drawn study's page, opened once for all tests."""
+    with visit(browser, drawn_page) as opened:
+        yield opened
+
+
+def test_filters_list_exactly_what_fits(explored):
     """Each filter lists those sequences of the page's JSON that fit it, no other, and says how many they are."""
-    explorer, sequences = Explorer(seen), known_of_page(seen.data())
+    explorer, sequences = Explorer(explored), known_of_page(explored.data())
     assert 100 <= len(sequences) <= 1000
+    explorer.clear()
+    assert explorer.cell == (LARGEST, 8, 8)
     for name, case in CASES.items():
         explorer.clear()
-        explorer.set(model=LARGEST, context=8, continuation=8, **case.filters)
+        explorer.set(**case.filters)
         expected = fitting(sequences, case, (LARGEST, 8, 8))
         assert explorer.total == len(expected), name
         assert explorer.listed_keys() == expected, name
     some = [name for name, case in CASES.items() if fitting(sequences, case, (LARGEST, 8, 8))]
     assert set(CASES) - set(some) == {"nothing"}
-    assert seen.faults() == []
+    assert explored.faults() == []
 
 
 @pytest.mark.parametrize("cell", [(0, 8, 4), (LARGEST, 16, 4)])
-def test_matches_are_seen_by_the_chosen_model_and_lengths(seen, cell):
+def test_matches_are_seen_by_the_chosen_model_and_lengths(explored, cell):
     """A row tells num_matched under the chosen model at the chosen context and continuation."""
-    explorer, (model, context, continuation) = Explorer(seen), cell
-    stored = {one.key: one.num_matched[cell] for one in known_of_page(seen.data())}
-    explorer.set(model=model, context=context, continuation=continuation, order="id")
+    explorer, (model, context, continuation) = Explorer(explored), cell
+    stored = {one.key: one.num_matched[cell] for one in known_of_page(explored.data())}
+    explorer.clear()
+    explorer.set(model=model, context=context, continuation=continuation)
     rows = explorer.listed()
     assert {row.key: row.num_matched for row in rows} == stored
     assert all(f"of {continuation}" in row.facts for row in rows)
 
 
-def test_orders(seen):
+def test_orders(explored):
     """The list falls in num_matched or in the probability of the truth, and always holds the same sequences."""
-    explorer, data = Explorer(seen), seen.data()
-    explorer.set(model=LARGEST, context=8, continuation=8, order="matched")
+    explorer, data = Explorer(explored), explored.data()
+    explorer.clear()
+    explorer.set(order="matched")
     counts = [row.num_matched for row in explorer.listed()]
     assert counts == sorted(counts, reverse=True)
     assert len(set(counts)) > 3
@@ -65,12 +76,12 @@ def test_orders(seen):
     assert len(shown) == len(logs)
 
 
-def test_a_sequence_is_shown_as_it_is_stored(seen):
+def test_a_sequence_is_shown_as_it_is_stored(explored):
     """Signs are the stored bits with the first miss marked, texts the tokens'; every model and context has a score."""
-    explorer, data = Explorer(seen), seen.data()
+    explorer, data = Explorer(explored), explored.data()
     explorer.clear()
     explorer.set(model=LARGEST, context=8, continuation=8)
-    texts, page = data["explorer"]["texts"], seen.page
+    texts, page = data["explorer"]["texts"], explored.page
     num_missed = 0
     for sequence in data["explorer"]["sequences"][:12]:
         key = sequence["group"], sequence["id"]
@@ -95,9 +106,9 @@ def test_a_sequence_is_shown_as_it_is_stored(seen):
     assert num_missed > 0
 
 
-def test_hostile_text_is_only_shown(seen):
+def test_hostile_text_is_only_shown(explored):
     """A planted script is there to be read and does not run; what is invisible or turns direction is spelled out."""
-    explorer, data = Explorer(seen), seen.data()
+    explorer, data = Explorer(explored), explored.data()
     texts = data["explorer"]["texts"]
     first = VOCAB - len(HOSTILE)
     held = {token: one for one in data["explorer"]["sequences"] for token in one["tokens"] if token >= first}
@@ -108,45 +119,46 @@ def test_hostile_text_is_only_shown(seen):
     for token, sequence in held.items():
         explorer.open((sequence["group"], sequence["id"]))
         index = sequence["tokens"].index(token)
-        cell = seen.page.locator(f"#sequence .token[data-index='{index}'] .token-truth")
+        cell = explored.page.locator(f"#sequence .token[data-index='{index}'] .token-truth")
         if index < 16:
             whole = texts.get(str(token), f"<{token}>").replace(" ", "·")
             assert cell.text_content() == (whole if len(whole) <= CUT else f"{whole[:12]}[+{len(whole) - 12}]")
-        text = seen.page.locator("body").inner_text()
+        text = explored.page.locator("body").inner_text()
         assert not {unicodedata.category(mark) for mark in text.replace("\n", "").replace("\t", "")} & INVISIBLE
         assert max(map(len, text.split("\n"))) < 5000
-    assert seen.page.evaluate("window.planted") is None
-    assert "window.planted" not in "".join(seen.page.locator("script:not([type])").all_text_contents())
-    assert seen.faults() == []
+    assert explored.page.evaluate("window.planted") is None
+    assert "window.planted" not in "".join(explored.page.locator("script:not([type])").all_text_contents())
+    assert explored.faults() == []
 
 
-def test_a_script_among_the_tokens_is_searched_as_text(seen):
+def test_a_script_among_the_tokens_is_searched_as_text(explored):
     """The sequences with the planted script are found by it, and their rows show it as text."""
-    explorer = Explorer(seen)
+    explorer = Explorer(explored)
     explorer.clear()
     explorer.set(text="window.planted=1")
     rows = explorer.listed()
     assert rows
     holders = [
         (one["group"], one["id"])
-        for one in seen.data()["explorer"]["sequences"]
+        for one in explored.data()["explorer"]["sequences"]
         if VOCAB - len(HOSTILE) in one["tokens"]
     ]
     assert sorted(row.key for row in rows) == sorted(holders)
-    assert seen.page.evaluate("window.planted") is None
+    assert explored.page.evaluate("window.planted") is None
 
 
-def test_keyboard_reaches_list_and_sequences(seen):
-    """Tab alone leads to the list; arrows, End and Home choose sequences, which are then shown."""
-    explorer, page = Explorer(seen), seen.page
+def test_keyboard_reaches_list_and_sequences(explored):
+    """The contents and Tab lead to the list; arrows, End and Home choose sequences, which are then shown."""
+    explorer, page = Explorer(explored), explored.page
+    explorer.clear()
     keys = explorer.listed_keys()
-    page.locator("#choice-reset, nav#contents a").first.focus()
+    page.locator("nav#contents a[href='#explorer']").press("Enter")
     for pressed in itertools.count():
-        assert pressed < 600, "600 times Tab and not there yet"
+        assert pressed < 30, "30 times Tab and not there yet"
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement?.id") == "explorer-list":
             break
-    for key, press in ((1, "ArrowDown"), (2, "ArrowDown"), (1, "ArrowUp"), (len(keys) - 1, "End"), (0, "Home")):
+    for key, press in ((0, "Home"), (1, "ArrowDown"), (2, "ArrowDown"), (1, "ArrowUp"), (len(keys) - 1, "End")):
         page.keyboard.press(press)
         explorer.wait_for_sequence(keys[key])
         chosen = page.locator("#explorer-list [aria-selected='true']")
@@ -163,11 +175,11 @@ def matrix_cells(opened) -> list[dict]:
     )
 
 
-def test_a_matrix_cell_lists_its_sequences(seen):
+def test_a_matrix_cell_lists_its_sequences(explored):
     """A chosen cell lists the sequences that went from its one level to the other; its chip lets them go."""
     for name in ("transitions_by_size", "transitions_by_continuation"):
-        draw_figure(seen, name)
-    explorer, data = Explorer(seen), seen.data()
+        draw_figure(explored, name)
+    explorer, data = Explorer(explored), explored.data()
     sequences, study = known_of_page(data), data["study"]
     labels = [model["label"] for model in study["models"]]
     levels = {n: {name: range(low, high + 1) for name, low, high in rows} for n, rows in study["levels"].items()}
@@ -183,19 +195,20 @@ def test_a_matrix_cell_lists_its_sequences(seen):
             for side, s in zip(sides, ("from", "to"), strict=True)
         )
 
-    cells = matrix_cells(seen)
+    cells = matrix_cells(explored)
     assert len({cell["figure"] for cell in cells}) >= 1
     counted = [(cell, {one.key for one in sequences if fits(one, cell)}) for cell in cells]
     filled = [(cell, keys) for cell, keys in counted if keys]
     assert len(filled) > 5
+    explorer.clear()
     everything = explorer.total
     for number in np.linspace(0, len(filled) - 1, 5).astype(int):
         cell, keys = filled[number]
-        mark = seen.page.locator(f"figure[data-figure='{cell['figure']}'] .plot [data-cell]").nth(cell["place"])
+        mark = explored.page.locator(f"figure[data-figure='{cell['figure']}'] .plot [data-cell]").nth(cell["place"])
         mark.scroll_into_view_if_needed()
         mark.focus()
         mark.press("Enter") if number % 2 else mark.click(force=True)
-        chip = seen.page.locator("#explorer-cell")
+        chip = explored.page.locator("#explorer-cell")
         chip.wait_for()
         explorer.settle()
         assert all(cell[name] in chip.inner_text() for name in ("level_from", "level_to", "model_to"))
@@ -204,7 +217,7 @@ def test_a_matrix_cell_lists_its_sequences(seen):
         chip.wait_for(state="hidden")
         explorer.settle()
         assert explorer.total == everything
-    assert seen.faults() == []
+    assert explored.faults() == []
 
 
 def test_a_phone_shows_a_hostile_sequence_without_sideways_scroll(browser, drawn_page):
@@ -220,8 +233,8 @@ def test_a_phone_shows_a_hostile_sequence_without_sideways_scroll(browser, drawn
         assert opened.page.locator("#sequence").bounding_box()["width"] <= 390
 
 
-def test_it_says_what_the_sample_is(seen):
+def test_it_says_what_the_sample_is(explored):
     """The note tells how many sequences of how many there are."""
-    note = seen.page.locator("#explorer-note").inner_text()
-    assert str(len(seen.data()["explorer"]["sequences"])) in note.replace(",", "")
+    note = explored.page.locator("#explorer-note").inner_text()
+    assert str(len(explored.data()["explorer"]["sequences"])) in note.replace(",", "")
     assert "840" in note

@@ -35,9 +35,9 @@ def known(drawn_folder):
     return known_of_study(open_study(drawn_folder))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def viewed(browser, address):
-    """The served page, open on a desktop."""
+    """The served page, opened once for all tests."""
     with visit(browser, address, ready=READY) as opened:
         yield opened
 
@@ -70,7 +70,8 @@ def test_filters_list_exactly_what_fits(viewed, known, name):
     """Each filter lists those sequences of the whole study that fit it, over all pages, and no other."""
     explorer, case = Explorer(viewed), CASES[name]
     explorer.clear()
-    explorer.set(model=LARGEST, context=8, continuation=8, **case.filters)
+    assert explorer.cell == (LARGEST, 8, 8)
+    explorer.set(**case.filters)
     expected = fitting(known, case, (LARGEST, 8, 8))
     assert explorer.listed_keys() == expected
     assert explorer.total in (len(expected), None if "text" in case.filters else len(expected))
@@ -80,6 +81,7 @@ def test_filters_list_exactly_what_fits(viewed, known, name):
 def test_orders_hold_over_pages(viewed, known):
     """By matches or probability the rows fall from the first page to the last, and none is lost or doubled."""
     explorer = Explorer(viewed)
+    explorer.clear()
     explorer.set(model=0, context=16, continuation=4)
     for order in ("matched", "log_probability"):
         explorer.set(order=order)
