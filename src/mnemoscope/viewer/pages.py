@@ -18,7 +18,7 @@ from mnemoscope.store import GROUPS, Group, Study
 from mnemoscope.viewer.committed import CommittedShards, Part, order_from, split_into_parts
 from mnemoscope.viewer.filters import Cursor, Filter, Place
 from mnemoscope.viewer.queries import Session
-from mnemoscope.viewer.statements import Row, ids_by_value, labels_of, number_of_rows, rows_by_id, rows_of_ids
+from mnemoscope.viewer.statements import Row, ids_by_id, ids_by_value, labels_of, number_of_rows, rows_of_ids
 
 PAGE_ROWS: Final = 50
 MAX_PART: Final = 1 << 20
@@ -44,7 +44,7 @@ class Page(NamedTuple):
 
 
 class _Ranked(NamedTuple):
-    """A row's place in an order by value."""
+    """A row's place in an order: by id, or by value and then by id."""
 
     part: Part
     sequence_id: int
@@ -53,18 +53,14 @@ class _Ranked(NamedTuple):
 
 def read_page(shards: CommittedShards, session: Session, asked: Filter, cursor: Cursor | None) -> Page:
     """The next 50 sequences of a filter without text, in its order."""
-    if asked.order == "id":
-        found = _first_by_id(shards, session, asked, cursor, limit=PAGE_ROWS + 1)
-        rows, value = tuple(found[:PAGE_ROWS]), None
-    else:
-        found = _first_by_value(shards, session, asked, cursor, limit=PAGE_ROWS + 1)
-        rows = tuple(_fill(shards.study, session, asked.place, found[:PAGE_ROWS]))
-        value = found[len(rows) - 1].value if found else None
+    find = _first_by_id if asked.order == "id" else _first_by_value
+    found = find(shards, session, asked, cursor, limit=PAGE_ROWS + 1)
+    rows = tuple(_fill(shards.study, session, asked.place, found[:PAGE_ROWS]))
     num_passed = len(rows) + (0 if cursor is None else cursor.num_passed)
     if len(found) <= PAGE_ROWS:
         return Page(rows, None, num_passed)
-    last = rows[-1]
-    return Page(rows, Cursor(last.part.group, last.part.start, last.row.sequence_id, num_passed, value), None)
+    last = found[PAGE_ROWS - 1]
+    return Page(rows, Cursor(last.part.group, last.part.start, last.sequence_id, num_passed, last.value), None)
 
 
 def parts_of(
@@ -88,12 +84,12 @@ def last_id(part: Part, cursor: Cursor | None) -> int:
 
 def _first_by_id(
     shards: CommittedShards, session: Session, asked: Filter, cursor: Cursor | None, *, limit: int
-) -> list[ListedRow]:
-    found: list[ListedRow] = []
+) -> list[_Ranked]:
+    found: list[_Ranked] = []
     for part in parts_of(shards, asked, cursor):
         after, num_wanted = last_id(part, cursor), limit - len(found)
-        statement = rows_by_id(shards.study, part, asked, after=after, limit=num_wanted)
-        found += [ListedRow(part, Row(*row)) for row in session.ask(statement)]
+        statement = ids_by_id(shards.study, part, asked, after=after, limit=num_wanted)
+        found += [_Ranked(part, *row) for row in session.ask(statement)]
         if len(found) >= limit:
             break
     return found

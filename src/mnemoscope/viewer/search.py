@@ -19,7 +19,6 @@ from mnemoscope.viewer.windows import WindowTexts
 SEARCH_SECONDS: Final = 1.5
 MAX_SEARCHED_PART: Final = 1 << 15
 _ROWS_AT_ONCE: Final = 256
-_ALL: Final = 2**31
 
 
 class Found(NamedTuple):
@@ -51,7 +50,7 @@ def search(
         if number and time.monotonic() > ends:
             at = Cursor(part.group, part.start, last_id(part, at), num_searched, None)
             return Found(tuple(found), at, num_searched, num_unread)
-        statement = rows_by_id(shards.study, part, asked, after=last_id(part, at), limit=_ALL)
+        statement = rows_by_id(shards.study, part, asked, after=last_id(part, at))
         rows = [Row(*row) for row in session.ask(statement)]
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             session.check()

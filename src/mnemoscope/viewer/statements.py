@@ -56,11 +56,18 @@ def labels_of(asked: Filter) -> list[str]:
     return list(dict.fromkeys(place.model for place in places_of(asked)))
 
 
-def rows_by_id(study: Study, part: Part, asked: Filter, *, after: int, limit: int) -> Statement:
-    """The `limit` first rows of a part in the order of ids, behind the id `after`; columns as in `Row`."""
+def rows_by_id(study: Study, part: Part, asked: Filter, *, after: int) -> Statement:
+    """The rows of a part in the order of ids, behind the id `after`; columns as in `Row`."""
     writer = _Writer(study, part, asked)
     behind = f"t0.sequence_id > {writer.bind('after', after)}"
-    sql = f"{writer.select(_ROW, behind)} ORDER BY sequence_id LIMIT {writer.bind('limit', limit)}"
+    return Statement(f"{writer.select(_ROW, behind)} ORDER BY sequence_id", writer.parameters)
+
+
+def ids_by_id(study: Study, part: Part, asked: Filter, *, after: int, limit: int) -> Statement:
+    """Id, and null as value, of the `limit` first rows of a part in the order of ids, behind the id `after`."""
+    writer = _Writer(study, part, asked)
+    inner = writer.select(("sequence_id",), f"t0.sequence_id > {writer.bind('after', after)}")
+    sql = f"SELECT sequence_id, NULL FROM ({inner}) ORDER BY sequence_id LIMIT {writer.bind('limit', limit)}"
     return Statement(sql, writer.parameters)
 
 
