@@ -66,7 +66,8 @@ def test_a_full_study_is_told_in_fourteen_claims_at_most(results):
     found = verdict(results, study_facts(groups={"member": group_facts(drawn="listed", num_short=3)}))
     words = [claim.words for claim in found.claims]
     assert 8 <= len(words) <= 14 and len(set(words)) == len(words)
-    assert words[0].startswith("b (10 million parameters") and found.claims[-1].state == "warning"
+    assert "recites 2 of 200" in words[0] and "b (10 million parameters" in words[0]
+    assert words[0] == found.claims[0].lead + found.claims[0].detail and found.claims[-1].state == "warning"
     topics = (
         "Rarer words just",
         "less sure of itself",
@@ -93,9 +94,7 @@ def test_the_excess_is_the_tables(results):
     (row,) = (row for row in results["factors"].excess.to_pylist() if row["model"] == "b")
     words = points_words(row["excess"], row["excess_low"], row["excess_high"])
     assert words.startswith("29 percentage points (")
-    claim = the_claim(
-        verdict(results, study_facts()).claims, "Of text that it never saw, it recites 2 of 200 sequences"
-    )
+    claim = the_claim(verdict(results, study_facts()).claims, "Of text that it never saw, b recites 2 of 200 sequences")
     assert words in claim.words and claim.state == "found"
 
 
@@ -208,10 +207,12 @@ def test_published_findings_are_sorted_by_what_became_of_them(results):
     """Each of the nine stands once, in the list of its verdict; what has no analysis is not asked."""
     states = published_states(results)
     claim = the_claim(verdict(results, study_facts()).claims, "Of 9 published findings")
-    for wanted, verb in (("holds", "hold"), ("fails", "not found"), ("undecided", "open")):
+    for wanted, verb in (("holds", "Holds"), ("fails", "Not found"), ("undecided", "Open")):
         listed = [words for words, state in states.items() if state == wanted]
-        part = re.search(rf"{len(listed)} (?:\w+ )?{verb}s? here \((.*?)\)", claim.words)
-        assert (part.group(1).split("; ") if part else []) == listed
+        part = re.search(rf"{verb}: (.*?)\.", claim.detail.replace("0.3", "0·3"))
+        assert (part.group(1).replace("·", ".").split("; ") if part else []) == listed
+        told = re.search(rf"(\d+) (?:\w+ )?{verb.lower().rstrip('s')}s? here", claim.lead)
+        assert int(told.group(1) if told else 0) == len(listed)
     assert states["larger models memorize more"] == "holds"
     assert list(published_states({}).values()) == [None] * 9
 

@@ -16,7 +16,10 @@ def cautions(results: Mapping[str, AnalysisResult], facts: StudyFacts) -> list[C
     """One claim about what was scored and one about how firm the numbers are, where there is something to tell."""
     factors = results.get("factors")
     kinds = ([*_about_scores(facts), *_about_texts(factors, facts)], list(_about_numbers(factors, facts)))
-    return [Claim(" ".join(sentences), "warning") for sentences in kinds if sentences]
+    return [
+        Claim(first, "warning", "".join(f" {sentence}" for sentence in others))
+        for first, *others in filter(None, kinds)
+    ]
 
 
 def _about_scores(facts: StudyFacts) -> Iterator[str]:

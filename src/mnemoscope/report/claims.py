@@ -26,8 +26,16 @@ STATES: Final[Mapping[Judgement, State]] = {"holds": "found", "fails": "not foun
 class Claim(NamedTuple):
     """One or two sentences, and whether what they speak of was found."""
 
-    words: str
+    lead: str
+    """What a reader in a hurry reads."""
     state: State
+    detail: str = ""
+    """What goes on from there, punctuation included."""
+
+    @property
+    def words(self) -> str:
+        """All of it."""
+        return self.lead + self.detail
 
 
 def largest_rows(result: FactorsResult) -> list[Record]:
@@ -61,16 +69,17 @@ def amount_claim(result: FactorsResult) -> Claim:
     named = f"{row['model']} ({size_words(row['num_non_embedding_parameters'])} without embeddings)"
     if row["num_memorized"] == 0:
         return Claim(
-            f"{named} recites none of {plural(row['num_sequences'], 'training sequence')} ({place})."
+            f"{named} recites none of {plural(row['num_sequences'], 'training sequence')} ({place}).",
+            "not found",
             f"{_elsewhere(result)} None in this many is no proof of none at all: {bound_words(row['share_high'])} of "
             f"such text would fit it, by the {level:g} % interval.",
-            "not found",
         )
     counts = counted(row, "num_memorized", "num_sequences")
     return Claim(
-        f"{named} recites {counts} training sequences, every token right ({place}; a token is a piece of a word): "
-        f"{share_words(row)}. Brackets hold the {level:g} % interval, the range that this many sequences leave open.",
+        f"{named} recites {counts} training sequences, every token right",
         "found" if _is_beyond(excess_row(result, row)) else "undecided",
+        f" ({place}; a token is a piece of a word): {share_words(row)}. Brackets hold the {level:g} % interval, the "
+        "range that this many sequences leave open.",
     )
 
 
@@ -98,10 +107,10 @@ def control_claim(result: FactorsResult) -> Claim | None:
     if other is None:
         guessed = "Anyone can continue some text, such as lists and licences: what is recited may be partly guessed."
         missing = "No unseen text was scored beside it (a control)."
-        return Claim(f"{missing} {guessed}" if row["num_memorized"] else missing, "warning")
+        return Claim(missing, "warning", f" {guessed}" if row["num_memorized"] else "")
     counts = counted(other, "num_control_memorized", "num_control_sequences")
     excess = points_words(*(other[f"excess{end}"] for end in ("", "_low", "_high")))
-    seen = f"Of text that it never saw, it recites {counts} sequences"
+    seen = f"Of text that it never saw, {row['model']} recites {counts} sequences"
     if other["num_memorized"] == 0:
         return Claim(f"{seen}.", "plain")
     if other["excess_low"] > 0:
@@ -123,13 +132,13 @@ def size_claim(result: FactorsResult) -> Claim:
     change = points_words(*(_number(figures[f"size_difference{end}"]) for end in ("", "_low", "_high")), signed=True)
     span = f"from {first} to {last} {what} changes by {change}, with {place}"
     if verdict == "holds":
-        return Claim(f"Larger models memorize more: {span}.", "found")
+        return Claim("Larger models memorize more", "found", f": {span}.")
     if verdict == "undecided":
-        return Claim(f"Whether larger models memorize more is open: {span}.", "undecided")
+        return Claim("Whether larger models memorize more is open", "undecided", f": {span}.")
     if _number(figures["size_difference_high"]) < 0:
-        return Claim(f"Larger models do not memorize more, but less: {span}.", "not found")
+        return Claim("Larger models do not memorize more, but less", "not found", f": {span}.")
     steps = plural(_whole(figures["num_steps_down"]), "step")
-    return Claim(f"Memorization does not rise steadily with size, it falls at {steps}: {span}.", "not found")
+    return Claim(f"Memorization does not rise steadily with size, it falls at {steps}", "not found", f": {span}.")
 
 
 def _ends_by_size(result: FactorsResult, figures: Mapping[str, Any]) -> tuple[str, str]:
@@ -168,7 +177,7 @@ def copies_claim(result: FactorsResult) -> Claim:
         words, state = "More copies in the training text do not bring more recitations, but fewer", "not found"
     else:
         words, state = "Whether copies in the training text matter is open", "undecided"
-    return Claim(f"{words}: with {place}, {first['model']} recites {ends}.", state)
+    return Claim(words, state, f": with {place}, {first['model']} recites {ends}.")
 
 
 def _fewest_copies(row: Record) -> int:
@@ -188,25 +197,26 @@ def length_claim(result: FactorsResult) -> Claim | None:
     figures, rows = result.finding.figures, largest_rows(result)
     if not any(row["num_memorized"] for row in rows):
         return None
-    parts: list[str] = []
+    lead, details = "Longer continuations are harder, as they must be", list[str]()
     state: State = "plain"
     first, last = _ends_along(rows, "context", "continuation")
     if "context_num_models" in figures and first is not last:
         rising, falling, of = (figures[f"context_num_{name}"] for name in ("rising", "falling", "models"))
         state = "found" if rising == of else "not found" if falling and not rising else "undecided"
         told = {"found": "Longer contexts bring out more", "not found": "Longer contexts do not bring out more"}
-        words = told.get(state, "Whether longer contexts bring out more is open")
-        parts.append(
-            f"{words}: {first['model']} recites {share_words(first)} after {first['context']:,} tokens and "
+        lead = told.get(state, "Whether longer contexts bring out more is open")
+        details.append(
+            f": {first['model']} recites {share_words(first)} after {first['context']:,} tokens and "
             f"{share_words(last)} after {last['context']:,} ({_lead(rising, falling, of)})."
         )
     first, last = _ends_along(rows, "continuation", "context")
     if first is not last:
-        parts.append(
-            f"Longer continuations are harder, as they must be: {share_words(first)} for {first['continuation']:,} "
-            f"tokens to recite, {share_words(last)} for {last['continuation']:,}."
+        details += [" Longer continuations are harder, as they must be"] if details else []
+        details.append(
+            f": {share_words(first)} for {first['continuation']:,} tokens to recite, {share_words(last)} for "
+            f"{last['continuation']:,}."
         )
-    return Claim(" ".join(parts), state) if parts else None
+    return Claim(lead, state, "".join(details)) if details else None
 
 
 def _lead(rising: Any, falling: Any, of: Any) -> str:
@@ -235,10 +245,10 @@ def step_claim(result: FactorsResult) -> Claim | None:
         f"share goes from {share_words(first)} to {share_words(last)}"
     )
     if last["share_low"] > first["share_high"]:
-        return Claim(f"It grows during training: {span}.", "found")
+        return Claim("It grows during training", "found", f": {span}.")
     if last["share_high"] < first["share_low"]:
-        return Claim(f"It does not grow during training, but falls: {span}.", "not found")
-    return Claim(f"Whether it grows during training is open: {span}.", "undecided")
+        return Claim("It does not grow during training, but falls", "not found", f": {span}.")
+    return Claim("Whether it grows during training is open", "undecided", f": {span}.")
 
 
 def reference_rows(result: FactorsResult, rows: Iterable[Record]) -> list[Record]:

@@ -42,7 +42,7 @@ def persistence_claim(result: TransitionsResult) -> Claim:
             f"Of the {plural(kept['num_sequences'], 'sequence')} that {kept['model_from']} recites, {next_} recites "
             f"{kept['num_chosen']:,} too, {share_words(kept)}"
         )
-    return Claim(f"{words}. {_staying_words(figures)}.", STATES[verdict])
+    return Claim(f"{words}.", STATES[verdict], f" {_staying_words(figures)}.")
 
 
 def _staying_words(figures: Mapping[str, Any]) -> str:
@@ -85,7 +85,7 @@ def boundary_claim(name: str, result: AnalysisResult) -> Claim:
         "undecided": "open, as choosing sequences by their score may bring it about by itself",
     }[result.finding.verdict]
     return Claim(
-        f"{what} (a published finding): {lead}. {told_verdicts(counts, total)}.", STATES[result.finding.verdict]
+        f"{what} (a published finding): {lead}.", STATES[result.finding.verdict], f" {told_verdicts(counts, total)}."
     )
 
 
@@ -151,12 +151,12 @@ def prediction_claim(result: AnalysisResult) -> Claim:
         return Claim("Whether recitation can be foreseen cannot be told: no predictor could be tested.", "undecided")
     words = (
         f"From the context alone, before {figures['model']} writes a word, a trained predictor says of "
-        f"{format_share(*tokens)} of the tokens rightly whether they will match "
-        f"({plural(_count(figures), 'test sequence')}, each number of right tokens weighing the same)"
+        f"{format_share(*tokens)} of the tokens rightly whether they will match"
     )
+    tested = f" ({plural(_count(figures), 'test sequence')}, each number of right tokens weighing the same)"
     best, gain = figures.get("context_token_accuracy_best_baseline"), _figure(figures, "context_token_accuracy_gain")
     if best is None or gain is None:
-        return Claim(f"{words}. No simpler method was tested beside it.", "undecided")
+        return Claim(words, "undecided", f"{tested}. No simpler method was tested beside it.")
     lead = {
         "holds": "It beats every simpler method",
         "fails": "It does not beat every simpler method",
@@ -164,7 +164,7 @@ def prediction_claim(result: AnalysisResult) -> Claim:
     }[result.finding.verdict]
     beaten = f"surely ahead of {figures['num_baselines_beaten']} of {figures['num_baselines']}"
     against = f"{points_words(*gain, signed=True)} against the best, {best}"
-    return Claim(f"{words}. {lead}: {beaten}, {against}.", STATES[result.finding.verdict])
+    return Claim(words, STATES[result.finding.verdict], f"{tested}. {lead}: {beaten}, {against}.")
 
 
 def flagging_words(result: AnalysisResult) -> str:

@@ -56,7 +56,7 @@ class Verdict(NamedTuple):
 
 
 def verdict(results: Mapping[str, AnalysisResult], facts: StudyFacts) -> Verdict:
-    """What was found, what was not, what is undecided, and what to be careful of: 14 claims at most."""
+    """What was found, what was not, what is undecided, and what to be careful of: 13 claims at most."""
     return Verdict(_headline(results), tuple(_claims(results, facts)))
 
 
@@ -88,9 +88,9 @@ def _tokens(row: Record) -> str:
 def _claims(results: Mapping[str, AnalysisResult], facts: StudyFacts) -> Iterator[Claim]:
     factors = results.get("factors")
     if isinstance(factors, FactorsResult):
-        yield amount_claim(factors)
+        yield from _amount_claims(factors)
         if longest_row(factors) is not None:
-            told = (control_claim, size_claim, copies_claim, length_claim, step_claim)
+            told = (size_claim, copies_claim, length_claim, step_claim)
             yield from (claim for tell in told if (claim := tell(factors)) is not None)
     yield _published_claim(results)
     for name, result in results.items():
@@ -106,6 +106,17 @@ def _claims(results: Mapping[str, AnalysisResult], facts: StudyFacts) -> Iterato
             case _:
                 pass
     yield from cautions(results, facts)
+
+
+def _amount_claims(factors: FactorsResult) -> Iterator[Claim]:
+    """How much, and how much of unseen text; in one where both say the same, for the headline has said it, too."""
+    amount, control = amount_claim(factors), control_claim(factors)
+    if control is not None and control.state == amount.state == "found":
+        yield Claim(control.words, "found", f" {amount.words}")
+        return
+    yield amount
+    if control is not None:
+        yield control
 
 
 def published_states(results: Mapping[str, AnalysisResult]) -> dict[str, Judgement | None]:
@@ -187,13 +198,14 @@ def _published_claim(results: Mapping[str, AnalysisResult]) -> Claim:
         "fails": ("is not found", "are not found"),
         "undecided": ("is open", "are open"),
     }
-    parts: list[str] = []
+    parts, lists = list[str](), list[str]()
     for wanted, (one, many) in verbs.items():
         words = [words for words, state in states.items() if state == wanted]
         if words:
-            parts.append(f"{len(words)} {one if len(words) == 1 else many} here ({'; '.join(words)})")
+            parts.append(f"{len(words)} {one if len(words) == 1 else many} here")
+            lists.append(f" {one.removeprefix('is ').capitalize()}: {'; '.join(words)}.")
     unasked = list(dict.fromkeys(_PERSPECTIVES[words] for words, state in states.items() if state is None))
     rest = f" Not asked: {joined(unasked)}." if unasked else ""
     if not parts:
-        return Claim(f"None of {len(states)} published findings is tested here.{rest}", "plain")
-    return Claim(f"Of {len(states)} published findings {joined(parts)}.{rest}", "plain")
+        return Claim(f"None of {len(states)} published findings is tested here.", "plain", rest)
+    return Claim(f"Of {len(states)} published findings {joined(parts)}.", "plain", "".join(lists) + rest)
