@@ -1,4 +1,4 @@
-"""The page as text: hostile words stay words, its policy names the very scripts, data come back, links lead somewhere."""
+"""The page as text: hostile words stay words, its policy names the very scripts, data come back, links lead."""
 
 from __future__ import annotations
 
