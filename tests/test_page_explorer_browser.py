@@ -98,12 +98,41 @@ def test_a_sequence_is_shown_as_it_is_stored(explored):
         wholes = [texts.get(str(token), f"<{token}>").replace(" ", "·") for token in sequence["tokens"][:16]]
         assert len(shown) == len(wholes)
         for text, whole in zip(shown, wholes, strict=True):
-            assert text == (whole if len(whole) <= CUT else f"{whole[:12]}[+{len(whole) - 12}]")
+            assert text == cut(whole)
         rows = page.locator("#sequence-scores tbody tr").all_inner_texts()
         assert len(rows) == len(data["study"]["models"]) * len(data["study"]["contexts"])
         assert page.locator("#sequence-scores tr[data-chosen='true']").count() == 1
         assert str(sequence["id"]) in page.locator("#sequence-command").inner_text()
     assert num_missed > 0
+
+
+def test_a_traced_sequence_shows_generation_and_entropy(explored):
+    """Under the traced model and context the generated tokens stand below the truth, with the entropy of each."""
+    explorer, data = Explorer(explored), explored.data()
+    explorer.clear()
+    explorer.listed()
+    texts, traced = data["explorer"]["texts"], [one for one in data["explorer"]["sequences"] if one["traces"]]
+    assert len(traced) > 50
+    differing = 0
+    for sequence in traced[::20]:
+        trace = next(one for one in sequence["traces"] if (one["model"], one["context"]) == (LARGEST, 8))
+        explorer.open((sequence["group"], sequence["id"]))
+        shown = explored.page.locator("#sequence .tokens[data-part='continuation'] .token").evaluate_all(
+            "all => all.map(one => ['index', 'model', 'entropy'].map(name => {"
+            " const line = one.querySelector(`.token-${name}`);"
+            " return name === 'entropy' ? line.title : line.textContent; }))"
+        )
+        for index, (number, said, entropy) in enumerate(shown[:4], start=8):
+            whole = texts.get(str(trace["generated"][index]), f"<{trace['generated'][index]}>").replace(" ", "·")
+            assert (number, said) == (str(index), cut(whole))
+            assert entropy.startswith(f"{trace['entropy'][index]:.2f}")
+            differing += trace["generated"][index] != sequence["tokens"][index]
+    assert differing > 5
+
+
+def cut(whole: str) -> str:
+    """A token's text as a cell shows it."""
+    return whole if len(whole) <= CUT else f"{whole[:12]}[+{len(whole) - 12}]"
 
 
 def test_hostile_text_is_only_shown(explored):
@@ -122,7 +151,7 @@ def test_hostile_text_is_only_shown(explored):
         cell = explored.page.locator(f"#sequence .token[data-index='{index}'] .token-truth")
         if index < 16:
             whole = texts.get(str(token), f"<{token}>").replace(" ", "·")
-            assert cell.text_content() == (whole if len(whole) <= CUT else f"{whole[:12]}[+{len(whole) - 12}]")
+            assert cell.text_content() == cut(whole)
         text = explored.page.locator("body").inner_text()
         assert not {unicodedata.category(mark) for mark in text.replace("\n", "").replace("\t", "")} & INVISIBLE
         assert max(map(len, text.split("\n"))) < 5000

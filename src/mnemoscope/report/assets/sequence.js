@@ -28,7 +28,7 @@
 
   function viewOf({ sequence, texts, study, chosen }) {
     const place = study.contexts.indexOf(chosen.context);
-    const trace = sequence.traces?.find((one) => one.model === chosen.model && one.context === place) ?? null;
+    const trace = sequence.traces?.find((one) => one.model === chosen.model && one.context === chosen.context) ?? null;
     const score = sequence.scores?.[chosen.model]?.[place] ?? null;
     const finite = (trace?.entropy ?? []).filter((value) => value !== null);
     return {
