@@ -19,8 +19,8 @@ from mnemoscope.report.explorer_data import (
     show_text,
     texts_json,
 )
+from mnemoscope.report.explorer_sample import ExplorerSample
 from mnemoscope.sequence_facts import HIDDEN, ScoreKey, SequenceFacts, SequencePick, SequenceScore, Trace
-from mnemoscope.sequence_sample import ExplorerSample
 
 SHAPE = ExplorerShape(("small@step1", "small", "big"), frozenset({"small", "big"}), (2, 4), (1, 3))
 TEXTS = {0: "zero", 1: " one", 2: "</script>", 3: "\u202eevil", 4: "\x1b[31m", 5: "x" * 10_000, 7: '"&amp;\\'}

@@ -18,6 +18,7 @@ from mnemoscope.findings import all_specs, analyze
 from mnemoscope.manifest import read_manifest
 from mnemoscope.redaction import redact_sequence
 from mnemoscope.report.explorer_data import MAX_BYTES, ExplorerShape, explorer_json
+from mnemoscope.report.explorer_sample import ExplorerSample
 from mnemoscope.report.page import PageContent, build_page
 from mnemoscope.report.page_data import MAX_TABLE_CHARACTERS
 from mnemoscope.report.provenance import hide_home, provenance
@@ -26,7 +27,7 @@ from mnemoscope.report.sections import sections
 from mnemoscope.report.study_facts import StudyFacts, facts_of
 from mnemoscope.report.verdict import verdict
 from mnemoscope.sequence_facts import SequenceFacts
-from mnemoscope.sequence_sample import ExplorerSample, draw_explorer_sample
+from mnemoscope.sequence_sample import draw_explorer_sample
 from mnemoscope.sequences import read_many
 from mnemoscope.store import Study
 from mnemoscope.stored_findings import read_findings, write_findings

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Final, NamedTuple, TypedDict
 
 from mnemoscope.report.escapes import escape
+from mnemoscope.report.explorer_sample import ExplorerSample
 from mnemoscope.sequence_facts import HIDDEN, ScoreKey, SequenceFacts, SequenceScore, Trace
-from mnemoscope.sequence_sample import ExplorerSample
 
 MAX_TEXT: Final = 200
 """Characters of a token that the data have; a longer one is cut, and says by how much."""
