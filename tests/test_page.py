@@ -202,6 +202,20 @@ def test_long_tables_are_cut_and_say_so():
     assert (whole["rows"], whole["is_cut"]) == ([[0], [1], [2]], False)
 
 
+def test_where_not_all_rows_fit_those_of_the_largest_model_come_first():
+    """Of rows of a, b, a, b ... a cut table has b's in their order, then a's; a whole one stays as it is."""
+    table = pa.table({"model": ["a", "b"] * 50, "n": list(range(100))})
+    cut = table_data(table, "", max_characters=500, model="b")
+    assert [row[1] for row in cut["rows"]] == [*range(1, 100, 2), *range(0, 100, 2)][: len(cut["rows"])]
+    assert 50 < len(cut["rows"]) < 100
+    assert cut["first"] == "b"
+    whole = table_data(table, "", model="b")
+    assert ([row[1] for row in whole["rows"]], whole["first"]) == (list(range(100)), None)
+    pairs = table_data(table.rename_columns(["model_to", "n"]), "", max_characters=20, model="b")
+    assert pairs["rows"] == [["b", 1], ["b", 3]]
+    assert table_data(table, "", max_characters=20, model="c")["first"] is None
+
+
 def test_tables_carry_meanings_and_plain_values():
     """Columns have their meaning, unit and kind; reals six digits, and null where they are no numbers."""
     field = pa.field("share", pa.float64(), metadata={"meaning": "of all", "unit": "1"})

@@ -166,8 +166,11 @@ def _caption(name: str, spec: Spec) -> dict[str, str]:
 
 
 def _data(content: PageContent, figures: Mapping[str, Spec]) -> dict[str, Any]:
+    final = content.facts.final_models
+    largest = max(final, key=lambda model: model.num_non_embedding_parameters).label if final else None
+    room = content.max_table_characters
     tables = {
-        f"{section.name}/{one.name}": table_data(one.table, one.caption, max_characters=content.max_table_characters)
+        f"{section.name}/{one.name}": table_data(one.table, one.caption, max_characters=room, model=largest)
         for section in content.sections
         for one in section.tables
     }

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from mnemoscope.analyses.levels import LEVELS, level_of_scores
 from mnemoscope.report.study_facts import StudyFacts
@@ -45,19 +46,45 @@ def study_data(facts: StudyFacts, *, folder: str) -> dict[str, Any]:
     }
 
 
-def table_data(table: pa.Table, caption: str, *, max_characters: int = MAX_TABLE_CHARACTERS) -> dict[str, Any]:
-    """A table's columns with their meanings, and as many of its first rows as fit; says how many the whole has."""
-    columns = [_plain_column(column) for column in table.slice(0, _MAX_ROWS).columns]
-    rows = [list(row) for row in zip(*columns, strict=True)]
-    ends = np.cumsum([len(dump_json(row)) for row in rows])
-    shown = rows[: max(1, int(np.searchsorted(ends, max_characters, side="right")))]
+def table_data(
+    table: pa.Table, caption: str, *, max_characters: int = MAX_TABLE_CHARACTERS, model: str | None = None
+) -> dict[str, Any]:
+    """A table's columns with their meanings, and as many of its rows as fit: where not all do, those of `model` first.
+
+    Says how many rows the whole has, and whose rows come first.
+    """
+    rows = _rows(table.slice(0, _MAX_ROWS))
+    shown, first = rows[: _num_fitting(rows, max_characters)], None
+    if table.num_rows > len(shown) and (own := _rows_of(table, model)) is not None:
+        rows = _rows(table.take(own[:_MAX_ROWS]))
+        shown, first = rows[: _num_fitting(rows, max_characters)], model
     return {
         "caption": caption,
         "columns": [_column_data(field) for field in table.schema],
         "rows": shown,
         "num_rows": table.num_rows,
         "is_cut": table.num_rows > len(shown),
+        "first": first,
     }
+
+
+def _rows_of(table: pa.Table, model: str | None) -> NDArray[np.int64] | None:
+    """The places of all rows, those of a model (of a pair: the second) before the others; None where it has none."""
+    for name in ("model", "model_to"):
+        if name in table.column_names:
+            is_other = np.array([value != model for value in table.column(name).to_pylist()], np.bool_)
+            return None if is_other.all() else np.argsort(is_other, kind="stable")
+    return None
+
+
+def _rows(table: pa.Table) -> list[list[Any]]:
+    return [list(row) for row in zip(*(_plain_column(column) for column in table.columns), strict=True)]
+
+
+def _num_fitting(rows: Sequence[Sequence[Any]], max_characters: int) -> int:
+    """How many first rows fit, at least one."""
+    ends = np.cumsum([len(dump_json(row)) for row in rows])
+    return max(1, int(np.searchsorted(ends, max_characters, side="right")))
 
 
 def figure_data(spec: Mapping[str, Any]) -> dict[str, Any]:

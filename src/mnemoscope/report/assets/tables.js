@@ -136,11 +136,12 @@
     const size = table.rows.length.toLocaleString("en-US");
     if (table.is_cut) {
       const whole = `the whole is in analyses/${name}.parquet`;
-      parts.push(`The first ${size} of ${table.num_rows.toLocaleString("en-US")} rows; ${whole}.`);
+      const first = table.first ? `, those of ${table.first} first` : "";
+      parts.push(`${size} of ${table.num_rows.toLocaleString("en-US")} rows${first}; ${whole}.`);
     } else {
       parts.push(`${size} ${table.rows.length === 1 ? "row" : "rows"}.`);
     }
-    if (held) parts.push(`The same in every row: ${held}.`);
+    if (held) parts.push(`The same in every row${table.is_cut ? " here" : ""}: ${held}.`);
     return parts.join(" ");
   }
 
