@@ -114,7 +114,7 @@ def control_claim(result: FactorsResult) -> Claim | None:
     if other["num_memorized"] == 0:
         return Claim(f"{seen}.", "plain")
     if other["excess_low"] > 0:
-        return Claim(f"{seen}. What it recites beyond that, {excess}, is what counts as memorized.", "found")
+        return Claim(f"{seen}.", "found", f" What it recites beyond that, {excess}, is what counts as memorized.")
     if other["excess_high"] < 0:
         return Claim(f"{seen}, more than of the training text (a difference of {excess}).", "not found")
     return Claim(f"{seen}: the difference, {excess}, may be none.", "undecided")

@@ -112,7 +112,7 @@ def _amount_claims(factors: FactorsResult) -> Iterator[Claim]:
     """How much, and how much of unseen text; in one where both say the same, for the headline has said it, too."""
     amount, control = amount_claim(factors), control_claim(factors)
     if control is not None and control.state == amount.state == "found":
-        yield Claim(control.words, "found", f" {amount.words}")
+        yield Claim(control.lead, "found", f"{control.detail} {amount.words}")
         return
     yield amount
     if control is not None:
