@@ -19,7 +19,7 @@
       element("h3", { class: "sequence-title" }, titleOf(sequence)),
       element("p", { class: "sequence-place" }, placeOf(view)),
       ...partsOf(view),
-      legendOf(view),
+      ...legendOf(view),
       ...notesOf(sequence),
       scoresOf(view),
       element("p", { id: "sequence-command" }, "In a terminal: ", element("code", {}, command)),
@@ -77,8 +77,11 @@
     ];
   }
 
+  /** Whether anything is known token by token: of imported scores nothing is. */
+  const isShown = ({ sequence, score }) => Boolean(sequence.tokens) || /[01]/.test(score?.matched ?? "");
+
   function partOf(view, part, start, stop, title) {
-    if (start >= stop || (!view.sequence.tokens && !view.score)) return [];
+    if (start >= stop || !isShown(view)) return [];
     const isContinuation = part === "continuation";
     const cells = [];
     for (let index = start; index < stop; index += 1) cells.push(cellOf(view, index, isContinuation));
@@ -148,12 +151,13 @@
   }
 
   function legendOf(view) {
+    if (!isShown(view)) return [];
     const signs = Object.entries(MARKS).map(([mark, words]) =>
       element("span", { class: "sign" }, element("b", { "data-match": mark }, mark), ` ${words}`),
     );
     const scale = element("span", { class: "sign" }, "entropy 0 ", element("span", { class: "heat-scale" }), ` ${view.largest} nats`);
     const unknown = element("span", { class: "sign" }, "entropy and generated tokens: not traced under this model and context");
-    return element("p", { class: "legend" }, signs, view.trace ? scale : unknown);
+    return [element("p", { class: "legend" }, signs, view.trace ? scale : unknown)];
   }
 
   function notesOf(sequence) {

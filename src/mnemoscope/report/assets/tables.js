@@ -3,6 +3,7 @@
 (() => {
   const { element, showNumber, saveFile, copyText, fileName } = mnemoscope;
   const PAGE_ROWS = 50;
+  const FEW_ROWS = 8; // of so few, what is the same in all may be the very finding
   const LAST = ["source", "num_parameters", "num_non_embedding_parameters", "training_step", "interval_method", "unit"];
 
   /** Fills every box of the page that names a table: at once where it lies open, else when it is opened. */
@@ -66,7 +67,7 @@
     const placed = table.columns.map((column, place) => ({ ...column, place }));
     placed.sort((one, other) => LAST.indexOf(one.name) - LAST.indexOf(other.name)); // a stable sort: the rest keep their order
     const isConstant = ({ place }) => table.rows.every((row) => row[place] === table.rows[0][place]);
-    if (table.rows.length < 2) return { varying: placed, constant: [] };
+    if (table.rows.length < FEW_ROWS) return { varying: placed, constant: [] };
     return {
       varying: placed.filter((column) => !isConstant(column)),
       constant: placed.filter((column) => isConstant(column) && table.rows[0][column.place] !== null).map((column) => ({
