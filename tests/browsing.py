@@ -68,17 +68,24 @@ def find_chromium() -> str | None:
     return named or next((path for name in EXECUTABLES if (path := shutil.which(name))), None)
 
 
-@contextmanager
-def chromium() -> Iterator[Browser]:
-    """A browser; the test that asks for it is skipped where there is none and none is required."""
+def require_chromium() -> str:
+    """The executable; the test that asks for it is skipped where there is none, or fails where one is required."""
     executable = find_chromium()
     if executable is None:
         reason = f"no Chromium: set MNEMOSCOPE_CHROMIUM, or have one of {', '.join(EXECUTABLES)} on PATH"
         if os.environ.get("MNEMOSCOPE_BROWSER_TESTS") == "required":
             pytest.fail(reason)
         pytest.skip(reason)
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as playwright:
+    pytest.importorskip("playwright.sync_api")
+    return executable
+
+
+@contextmanager
+def chromium(executable: str) -> Iterator[Browser]:
+    """A running browser. While it runs this thread has an event loop: no other one, and no second browser."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=list(ARGUMENTS))
         yield browser
         browser.close()

@@ -1,4 +1,4 @@
-"""What browser tests share: one Chromium and one page for all of them."""
+"""What browser tests share: a Chromium, and pages that are built once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from browsing import Visit, chromium, visit
+from browsing import Visit, chromium, require_chromium, visit
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -25,14 +25,20 @@ def write_page(folder: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """A running Chromium."""
-    with chromium() as running:
+def executable() -> str:
+    """That of Chromium; whatever needs it is skipped without one."""
+    return require_chromium()
+
+
+@pytest.fixture(scope="module")
+def browser(executable: str) -> Iterator[Browser]:
+    """A running Chromium; not for longer than a module, whose tests must not run event loops of their own."""
+    with chromium(executable) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def drawn_folder(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def drawn_folder(executable: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study with every perspective of traces, and hostile tokens."""
     from shown_studies import drawn_study
 
@@ -46,7 +52,7 @@ def drawn_page(drawn_folder: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def genuine_page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> str:
+def genuine_page(executable: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The address of the page of a study that networks scored."""
     from mnemoscope.reporting import write_report
     from shown_studies import genuine_study
