@@ -5,7 +5,11 @@
 (() => {
   const { element, select, drawSequence, showProbability } = mnemoscope;
   const TYPING_MILLISECONDS = 250;
-  const ORDERS = [["matched", "matched tokens, most first"], ["log_probability", "probability of the truth, highest first"], ["id", "place in the corpus"]];
+  const ORDERS = [
+    ["matched", "matched tokens, most first"],
+    ["log_probability", "probability of the truth, highest first"],
+    ["id", "place in the corpus"],
+  ];
   const GROUPS = [["", "members and control"], ["member", "members"], ["control", "control"]];
 
   function makeExplorer(root, { study, source, note, folder, order = "matched" }) {

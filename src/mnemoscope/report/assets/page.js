@@ -85,7 +85,10 @@
     const from = levelOf(row.level_from, row.continuation_from);
     const to = levelOf(row.level_to, row.continuation_to);
     if (!explorer || !from || !to) return;
-    const side = (model, k, n, level) => `${level} under ${model} (k = ${k}, n = ${n})`;
+    const side = (end) => {
+      const [level, model, k, n] = ["level", "model", "context", "continuation"].map((name) => row[`${name}_${end}`]);
+      return `${level} under ${model} (k = ${k}, n = ${n})`;
+    };
     explorer.showCell({
       group: row.group ?? null,
       model_from: row.model_from,
@@ -96,7 +99,7 @@
       continuation_to: row.continuation_to,
       from,
       to,
-      label: `${side(row.model_from, row.context_from, row.continuation_from, row.level_from)} → ${side(row.model_to, row.context_to, row.continuation_to, row.level_to)}`,
+      label: `${side("from")} → ${side("to")}`,
     });
   }
 
