@@ -190,7 +190,7 @@ def _serve(connection: Connection, make_worker: WorkerFactory[Any, Any]) -> None
         while (task := _receive(connection)) is not None:
             say(_Done(worker(task)))
     except Exception as error:
-        say(_Failed(_portable(error)))
+        say(_Failed(portable(error)))
 
 
 def _leave(signal_number: int, frame: object) -> NoReturn:
@@ -211,7 +211,7 @@ def _send(connection: Connection, task: Task) -> None:
         connection.send(task)
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The error if it survives the pipe, else one with its text; what nobody expected has its traceback as a note."""
     if not isinstance(error, MnemoscopeError):
         error.add_note("in a worker process:\n" + "".join(traceback.format_exception(error)))

@@ -1,0 +1,370 @@
+"""Ray: tasks over the devices of one machine or of many; an actor that dies is replaced, and its task is done again.
+
+An actor holds one worker, takes one task at a time, and says now and then how far it is. The driver hands a task only
+to an actor that has answered, so that one that waits for a place in the cluster holds nothing up. Everything crosses
+as pickled bytes: what Ray itself unpickles is read-only. Nothing is detached: actors end with their driver.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import re
+import socket
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, Final, Generic, Literal, NamedTuple, final
+
+from mnemoscope.engines import ResultT, TaskT, WorkerFactory
+from mnemoscope.engines.addresses import CHECK_SECONDS, START_SECONDS, answers, check_address, place_of
+from mnemoscope.engines.cluster import Node, Share, divide
+from mnemoscope.engines.processes import MAX_DEATHS, portable
+from mnemoscope.errors import ConfigError, EngineError
+from mnemoscope.version import __version__
+
+NEWS_SECONDS: Final = 0.5
+"""Between two words of an actor on how far it is."""
+HEAD_SECONDS: Final = 30.0
+"""A head that is not heard of for so long is gone; Ray itself ends the driver's process after 60, without an error."""
+_ENVIRONMENT: Final = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # Ray prints deaths to stdout; they are told as warnings here
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # an actor without a GPU sees none
+}
+
+_log = logging.getLogger(__name__)
+
+
+@final
+class RayEngine:
+    """The engine of a Ray cluster, or of a Ray that it starts on this machine and that ends with this process.
+
+    Every machine needs the same versions of Python, Ray and this package, and the files at the same paths.
+    """
+
+    def __init__(self, address: str | None = None, workers: int | Literal["auto"] = "auto") -> None:
+        """Connects: to the Ray at `address` (HOST:PORT, `auto` or ray://HOST:PORT), to this process's, or to a new one.
+
+        `workers`: actors, each with a model of its own; `auto` is one per GPU, and for the CPU one per machine, also of
+        those that come later. EngineError where nobody answers.
+        """
+        if workers != "auto" and workers < 1:
+            raise ConfigError(f"workers: {workers} given; expected 1 or more, or 'auto'")
+        self._workers: int | Literal["auto"] = workers
+        self._ray = _connect(address)
+        self._head = place_of(address or "") or self._ray.get_runtime_context().gcs_address
+
+    def run(
+        self,
+        tasks: Sequence[TaskT],
+        make_worker: WorkerFactory[TaskT, ResultT],
+        tell: Callable[[TaskT, int], None],
+    ) -> Iterator[ResultT]:
+        """The results as they are done; every actor has been told to end when the iterator has, whatever ended it."""
+        if not tasks:
+            return
+        make_worker.release()
+        crew = _Crew(self._ray, self._head, make_worker, tell, lambda: self._share(make_worker.device))
+        try:
+            yield from crew.work(tasks)
+        finally:
+            crew.dismiss()
+
+    def workers_per_device(self, device: str) -> int:
+        """Workers over GPUs, or on a CPU over machines, rounded up."""
+        return self._share(device).per_device
+
+    def _share(self, device: str) -> Share:
+        nodes = [
+            Node(each["Resources"].get("CPU", 0), each["Resources"].get("GPU", 0))
+            for each in self._ray.nodes()
+            if each["Alive"]
+        ]
+        return divide(nodes, device, self._workers)
+
+
+class _News(NamedTuple):
+    """What an actor has to say."""
+
+    num_begun: int
+    """Tasks that it has begun, the present one among them."""
+    num_told: int
+    """Of its task."""
+    warnings: list[str]
+
+
+class _Answer(NamedTuple):
+    """What has become of a task."""
+
+    result: Any
+    error: Exception | None
+    news: _News
+
+
+@final
+class _Actor:
+    """The worker in its process; made with the first task, so that an error in making it comes back as one."""
+
+    def __init__(self, make_worker: bytes, versions: dict[str, str]) -> None:
+        self._make_worker, self._versions = make_worker, versions
+        self._worker: Callable[[Any], Any] | None = None
+        self._num_begun = self._num_told = 0
+        self._warnings: list[str] = []
+        handler = logging.Handler(logging.WARNING)
+        handler.emit = lambda record: self._warnings.append(f"{socket.gethostname()}: {record.getMessage()}")
+        logging.getLogger("mnemoscope").addHandler(handler)
+
+    def work(self, task: bytes) -> bytes:
+        """The pickled answer for a pickled task; every error is one of the answers."""
+        self._num_told = 0
+        self._num_begun += 1
+        try:
+            if self._worker is None:
+                _check_versions(self._versions)
+                self._worker = pickle.loads(self._make_worker)(self._hear)
+            assert self._worker is not None
+            result = self._worker(pickle.loads(task))
+            return _pickled(_Answer(result, None, self._news()))
+        except Exception as error:
+            return _pickled(_Answer(None, portable(error), self._news()))
+
+    def listen(self, seconds: float) -> bytes:
+        """The pickled news after a while."""
+        time.sleep(seconds)
+        return _pickled(self._news())
+
+    def _hear(self, number: int) -> None:
+        self._num_told += number
+
+    def _news(self) -> _News:
+        warnings, self._warnings = self._warnings, []
+        return _News(self._num_begun, self._num_told, warnings)
+
+
+@dataclass(eq=False)
+class _Member(Generic[TaskT]):
+    """An actor, and what is expected of it."""
+
+    actor: Any
+    news: Any
+    """The reference of the news that it will tell."""
+    answer: Any = None
+    """The reference of its task's answer; None without a task."""
+    task: TaskT | None = None
+    num_begun: int = 0
+    num_told: int = 0
+    """Of its task."""
+    is_there: bool = False
+
+
+@dataclass
+class _Crew(Generic[TaskT, ResultT]):
+    """The actors, while there is something to do."""
+
+    ray: Any
+    head: str
+    make_worker: WorkerFactory[TaskT, ResultT]
+    tell: Callable[[TaskT, int], None]
+    share: Callable[[], Share]
+    members: list[_Member[TaskT]] = field(default_factory=list)
+    waiting: deque[TaskT] = field(default_factory=deque)
+    deaths: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._recipe = self.ray.put(self.ray.cloudpickle.dumps(self.make_worker))
+        self._share = self.share()
+        self._checked = self._heard = self._began = time.monotonic()
+        self._is_head_there = True
+
+    def work(self, tasks: Sequence[TaskT]) -> Iterator[ResultT]:
+        self.waiting.extend(tasks)
+        self._hire()
+        while self.members:
+            ready = set(self._wait())
+            self._look_around()
+            for member in list(self.members):
+                try:
+                    if member.news in ready:
+                        self._hear(member, pickle.loads(self.ray.get(member.news)))
+                    if member.answer not in ready:
+                        continue
+                    answer: _Answer = pickle.loads(self.ray.get(member.answer))
+                except self.ray.exceptions.RayError as error:
+                    self._bury(member, error)
+                    continue
+                self._tell(member, answer.news)
+                if answer.error is not None:
+                    raise answer.error
+                self._go_on(member)
+                yield answer.result
+
+    def dismiss(self) -> None:
+        """End every actor."""
+        if self._is_head_there:
+            for member in self.members:
+                self.ray.kill(member.actor)
+
+    def _wait(self) -> list[Any]:
+        """The references that are there, after a while at most."""
+        awaited = [ref for member in self.members for ref in (member.answer, member.news) if ref is not None]
+        first, others = self.ray.wait(awaited, num_returns=1, timeout=CHECK_SECONDS)
+        return first + self.ray.wait(others, num_returns=len(others), timeout=0)[0] if others else first
+
+    def _hire(self) -> None:
+        """As many actors as there are places and tasks; Ray starts each where and when there is room for it."""
+        num_busy = sum(member.task is not None for member in self.members)
+        wanted = min(self._share.num_workers, len(self.waiting) + num_busy)
+        variables = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(self._share.num_threads)}
+        actor_class = self.ray.remote(concurrency_groups={"news": 1})(_Actor).options(
+            num_cpus=self._share.num_cpus,
+            num_gpus=self._share.num_gpus,
+            max_restarts=0,
+            scheduling_strategy="SPREAD",
+            runtime_env={"env_vars": {name: os.environ.get(name, value) for name, value in variables.items()}},
+        )
+        while len(self.members) < wanted:
+            actor = actor_class.remote(self._recipe, _versions())
+            self.members.append(_Member(actor, self._ask(actor, 0.0)))
+
+    def _ask(self, actor: Any, seconds: float) -> Any:
+        return actor.listen.options(concurrency_group="news").remote(seconds)
+
+    def _hear(self, member: _Member[TaskT], news: _News) -> None:
+        self._tell(member, news)
+        member.news = self._ask(member.actor, NEWS_SECONDS)
+        if not member.is_there:
+            member.is_there = True
+            self.deaths[""] = 0
+            self._go_on(member)
+
+    def _tell(self, member: _Member[TaskT], news: _News) -> None:
+        for warning in news.warnings:
+            _log.warning("%s", warning)
+        if member.task is not None and news.num_begun == member.num_begun:
+            self.tell(member.task, news.num_told - member.num_told)
+            member.num_told = news.num_told
+
+    def _go_on(self, member: _Member[TaskT]) -> None:
+        """The next task for an actor, or its end."""
+        member.task = member.answer = None
+        if not self.waiting:
+            self.members.remove(member)
+            self.ray.kill(member.actor)
+            return
+        member.task, member.num_told = self.waiting.popleft(), 0
+        member.num_begun += 1
+        member.answer = member.actor.work.remote(_pickled(member.task))
+
+    def _bury(self, member: _Member[TaskT], error: Exception) -> None:
+        """Another actor for one that is gone, which takes its task; EngineError where that was tried often enough."""
+        self.members.remove(member)
+        with suppress(self.ray.exceptions.RayError):
+            self.ray.kill(member.actor)  # it may be alive, and out of reach
+        name = "" if member.task is None else member.task.name
+        self.deaths[name] += 1
+        if self.deaths[name] >= MAX_DEATHS:
+            raise EngineError(_last_words(name, error))
+        if member.task is not None:
+            _log.warning("%s: the worker that worked on it ended (%s); another takes over", name, _manner(error))
+            self.tell(member.task, -member.num_told)
+            self.waiting.appendleft(member.task)
+        self._hire()
+
+    def _look_around(self) -> None:
+        """Now and then: whether the head is there, whether anybody has started, whether there is room for more."""
+        now = time.monotonic()
+        if now - self._checked < CHECK_SECONDS:
+            return
+        self._checked = now
+        if answers(self.head):
+            self._heard = time.monotonic()
+        elif now - self._heard > HEAD_SECONDS:
+            self._is_head_there = False
+            raise EngineError(
+                f"the head of Ray at {self.head} has not answered for {HEAD_SECONDS:.0f} seconds; what is finished is "
+                "kept: start Ray again, then the same command"
+            )
+        else:
+            return  # what the cluster has is the head's to say
+        if now - self._began > START_SECONDS and not any(member.is_there for member in self.members):
+            self._began = float("inf")
+            _log.warning(
+                "no worker has started in %.0f seconds; still waiting for a place with %g CPUs and %g GPUs for each",
+                *(START_SECONDS, self._share.num_cpus, self._share.num_gpus),
+            )
+        with suppress(EngineError):  # for the moment there is no machine at all
+            self._share = self.share()
+        self._hire()
+
+
+def _connect(address: str | None) -> Any:
+    """The module ray, connected."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError("the engine ray: Ray is not installed; pip install 'mnemoscope[ray]'") from error
+    if ray.is_initialized():
+        return ray
+    if address is not None:
+        check_address(address)
+    try:
+        ray.init(
+            address=address or "local",
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:  # whatever kind Ray takes for it
+        raise EngineError(f"{address or 'Ray on this machine'}: {_first_line(error)}") from error
+    return ray
+
+
+def _versions() -> dict[str, str]:
+    """The versions that facts follow from."""
+    return {"mnemoscope": __version__} | {name: version(name) for name in ("torch", "transformers")}
+
+
+def _check_versions(expected: dict[str, str]) -> None:
+    for name, wanted in expected.items():
+        if (found := _versions()[name]) != wanted:
+            raise EngineError(
+                f"{socket.gethostname()}: {name} {found} is installed there, {wanted} here; "
+                "expected the same versions on every machine"
+            )
+
+
+def _pickled(value: Any) -> bytes:
+    return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def _last_words(name: str, error: Exception) -> str:
+    """What is said when it is given up: on a task, or on starting actors."""
+    if name:
+        return (
+            f"{name}: {MAX_DEATHS} workers ended while they worked on it, the last one: {_manner(error)}; what is "
+            "finished is kept: look for their own messages in Ray's logs, or run again with fewer workers"
+        )
+    return (
+        f"{MAX_DEATHS} workers ended before their first task, the last one: {_manner(error)}; "
+        "expected this package, of the same version, on every machine"
+    )
+
+
+def _manner(error: Exception) -> str:
+    """How an actor ended: the clause, the sentence or the Python error in which Ray's many lines say so."""
+    text = " ".join(str(error).split())
+    for pattern in (r"\w+Error: .{1,200}", r"because ([^.]{1,200})", r"[^.]*memory[^.]*"):
+        if found := re.search(pattern, text):
+            return (found.groups() or (found.group(),))[0]
+    return text[:200] or type(error).__name__
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
