@@ -10,6 +10,7 @@ from mnemoscope.analyses.boundary import (
     EXPLAINED,
     NO_DIFFERENCE,
     NOT_BEYOND,
+    OPPOSITE,
     SURVIVES,
     TOO_FEW,
     TOO_WIDE,
@@ -130,6 +131,7 @@ LITTLE = {"unexplained": 0.1, "unexplained_low": -0.1, "unexplained_high": 0.3, 
         ({"unexplained_gap": 0.5}, NOT_BEYOND),
         (LITTLE, EXPLAINED),
         ({**LITTLE, "unexplained_low": -1.1}, TOO_WIDE),
+        ({"unexplained_low": -1.1, "p_inside": 0.06, "p_value": 0.06}, TOO_WIDE),
         ({**LITTLE, "difference_high": 0.1}, NO_DIFFERENCE),
         ({"p_inside": None, "p_value": None}, TOO_FEW),
     ],
@@ -150,22 +152,52 @@ def test_holm_runs_over_all_tested_rows_and_no_others():
     assert "not after Holm" in judged["note"]
 
 
-def test_a_models_verdict_is_its_most_decided_one():
-    """One surviving stratum suffices; the published effect holds only where every decided model says so."""
-    verdicts = verdicts_by_model(
-        [
-            {"model": "a", "verdict": TOO_FEW},
-            {"model": "a", "verdict": SURVIVES},
-            {"model": "b", "verdict": EXPLAINED},
-            {"model": "b", "verdict": NO_DIFFERENCE},
-            {"model": "c", "verdict": TOO_FEW},
-        ]
-    )
-    assert verdicts == {"a": SURVIVES, "b": EXPLAINED, "c": TOO_FEW}
-    assert published_verdict(verdicts) == "undecided"
-    assert published_verdict({"a": SURVIVES, "c": TOO_WIDE}) == "holds"
-    assert published_verdict({"b": EXPLAINED}) == "fails"
-    assert published_verdict({"c": TOO_FEW}) == "undecided"
+def judged_row(model, verdict, name="unmemorized", *, size=1, step=None, unexplained=-0.5):
+    named = {"model": model, "verdict": verdict, "score_class": name, "unexplained": unexplained}
+    return {**named, "num_non_embedding_parameters": size, "training_step": step}
+
+
+def test_a_models_verdict_is_that_of_its_scores_that_break_off():
+    """One surviving score suffices; else the unmemorized speak, or the half; what is memorized has no say."""
+    rows = [
+        judged_row("a", TOO_FEW),
+        judged_row("a", SURVIVES, "half"),
+        judged_row("b", EXPLAINED),
+        judged_row("b", NO_DIFFERENCE, "half"),
+        judged_row("c", TOO_FEW),
+        judged_row("c", SURVIVES, "memorized"),
+        judged_row("d", EXPLAINED),
+        judged_row("d", TOO_WIDE, "half"),
+        judged_row("e", TOO_FEW),
+        judged_row("e", TOO_WIDE, "half"),
+    ]
+    expected = {"a": SURVIVES, "b": EXPLAINED, "c": TOO_FEW, "d": EXPLAINED, "e": TOO_WIDE}
+    assert verdicts_by_model(rows, sign=-1) == expected
+    assert verdicts_by_model(rows, sign=1)["a"] == OPPOSITE
+
+
+def test_only_the_last_checkpoint_of_a_size_speaks():
+    """Steps 10 and 20 of one size and 10 of another: 20 and the other's 10; a model without a step is a last one."""
+    rows = [judged_row(f"{size}@{step}", EXPLAINED, size=size, step=step) for size, step in ((1, 10), (1, 20), (2, 10))]
+    assert list(verdicts_by_model([*rows, judged_row("end", EXPLAINED, size=2)], sign=1)) == ["1@20", "end"]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "published"),
+    [
+        ((SURVIVES, EXPLAINED), "undecided"),
+        ((SURVIVES, TOO_WIDE, TOO_FEW), "holds"),
+        ((EXPLAINED, NO_DIFFERENCE, TOO_FEW), "fails"),
+        ((EXPLAINED, TOO_WIDE), "undecided"),
+        ((NO_DIFFERENCE, NO_DIFFERENCE), "undecided"),
+        ((OPPOSITE,), "fails"),
+        ((TOO_FEW,), "undecided"),
+        ((), "undecided"),
+    ],
+)
+def test_a_published_effect_fails_only_where_every_model_could_tell(verdicts, published):
+    """An open model, or steps that nobody sees, leave the effect open; a survivor among failures does, too."""
+    assert published_verdict({str(place): verdict for place, verdict in enumerate(verdicts)}) == published
 
 
 def test_the_p_value_is_that_of_a_one_sample_t_test():

@@ -18,7 +18,12 @@ larger counts; where no control stratum suffices (a) stands alone and the note s
 and models of the table. "survives": adjusted p below 1 - level, and the unexplained part is on the same side of zero
 as its lead over the control's. "not shown beyond held-out text": (a) alone speaks after Holm. "no boundary
 difference": the interval of the difference itself holds zero. "undecided": too few clusters, or an interval of the
-unexplained part that holds both zero and the whole difference. Otherwise "explained by selection".
+unexplained part that holds the whole difference, so that it may all be unexplained. Otherwise "explained by selection".
+
+A model survives where one of the scores does at which recitation breaks off, half-memorized and unmemorized: what is
+memorized breaks off nowhere. Else its verdict is that of the unmemorized, where they are enough. The published effect
+has a direction (rarer tokens, more entropy); one that survives the other way round is no evidence for it. Only the
+last checkpoint of a size speaks.
 
 Axes: R rows, I token indices, K statistics, B resamples.
 """
@@ -62,18 +67,21 @@ from mnemoscope.analyses.samples import (
 )
 from mnemoscope.resampling import percentile_interval
 
-SURVIVES, EXPLAINED = "survives", "explained by selection"
+SURVIVES, OPPOSITE, EXPLAINED = "survives", "survives the other way round", "explained by selection"
 NOT_BEYOND = "not shown beyond held-out text"
 NO_DIFFERENCE = "no boundary difference"
 TOO_FEW, TOO_WIDE = "undecided: too few", "undecided: interval too wide"
 PHRASES = {
     SURVIVES: "it survives its controls",
+    OPPOSITE: "it survives its controls, but the other way round",
     NOT_BEYOND: "it is not shown to go beyond held-out text",
     EXPLAINED: "it is explained by selection",
-    NO_DIFFERENCE: "there is none",
+    NO_DIFFERENCE: "none can be told from zero",
     TOO_FEW: "it is undecided (too few sequences)",
     TOO_WIDE: "it is undecided (interval too wide)",
 }
+BREAKS = ("unmemorized", "half")
+"""The classes of score whose recitation breaks off, the one with the stronger published effect first."""
 RUN_CAP = 8
 """Runs of hits longer than this are not told apart."""
 
@@ -257,8 +265,8 @@ def _beyond_control(row: Mapping[str, Any], level: float) -> bool:
 
 
 def _too_wide(row: Mapping[str, Any]) -> bool:
-    whole, low, high = row["difference"], row["unexplained_low"], row["unexplained_high"]
-    return _holds_zero(row, "unexplained") and low <= whole <= high
+    """Whether all of the difference may be unexplained: it failed a test, which does not make it selection's."""
+    return row["unexplained_low"] <= row["difference"] <= row["unexplained_high"]
 
 
 def _holds_zero(row: Mapping[str, Any], name: str) -> bool:
@@ -272,21 +280,46 @@ def _note(row: Mapping[str, Any], level: float) -> str | None:
     return "; ".join(notes) or None
 
 
-def verdicts_by_model(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Each model's verdict: "survives" if any of its strata does, else the most decided of theirs."""
-    by_model: defaultdict[str, set[str]] = defaultdict(set)
+def verdicts_by_model(rows: Sequence[Mapping[str, Any]], *, sign: int) -> dict[str, str]:
+    """Each last checkpoint's verdict: "survives" if a score does at which recitation breaks off, else that of the
+    unmemorized, or of the half-memorized where they are too few. `sign` is the published direction, 1 or -1.
+    """
+    last: dict[int, float] = {}
     for row in rows:
-        by_model[row["model"]].add(row["verdict"])
-    order = (SURVIVES, NOT_BEYOND, EXPLAINED, NO_DIFFERENCE, TOO_WIDE, TOO_FEW)
-    return {model: next(verdict for verdict in order if verdict in found) for model, found in by_model.items()}
+        size = row["num_non_embedding_parameters"]
+        last[size] = max(last.get(size, 0.0), _step_of(row))
+    by_model: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        if row["score_class"] in BREAKS and _step_of(row) == last[row["num_non_embedding_parameters"]]:
+            by_model[row["model"]][row["score_class"]] = _directed(row, sign)
+    return {model: _model_verdict(found) for model, found in by_model.items()}
+
+
+def _model_verdict(by_score: Mapping[str, str]) -> str:
+    if SURVIVES in by_score.values():
+        return SURVIVES
+    told = [by_score[name] for name in BREAKS if by_score.get(name, TOO_FEW) != TOO_FEW]
+    return told[0] if told else TOO_FEW
+
+
+def _step_of(row: Mapping[str, Any]) -> float:
+    """A model without a step counts as trained to the end."""
+    return math.inf if row["training_step"] is None else float(row["training_step"])
+
+
+def _directed(row: Mapping[str, Any], sign: int) -> str:
+    is_opposite = row["verdict"] == SURVIVES and sign * row["unexplained"] < 0
+    return OPPOSITE if is_opposite else row["verdict"]
 
 
 def published_verdict(verdicts: Mapping[str, str]) -> Verdict:
-    """Whether the published effect holds: in every decided model, in none, or else undecided."""
-    decided = [verdict == SURVIVES for verdict in verdicts.values() if verdict not in (TOO_FEW, TOO_WIDE)]
-    if not decided or any(decided) != all(decided):
-        return "undecided"
-    return "holds" if all(decided) else "fails"
+    """Holds where every decided model shows it; fails where none does, none is open, and selection or held-out text
+    accounts for it in at least one: not to see a step is no proof that there is none.
+    """
+    tested = {verdict for verdict in verdicts.values() if verdict != TOO_FEW}
+    if SURVIVES in tested:
+        return "holds" if tested <= {SURVIVES, TOO_WIDE} else "undecided"
+    return "fails" if TOO_WIDE not in tested and tested - {NO_DIFFERENCE} else "undecided"
 
 
 def spoken_rows(rows: Iterable[Mapping[str, Any]], *, unit: str) -> str:

@@ -54,11 +54,14 @@ def find_embedding_effects(
 
 
 def judge_order(row: Record, alpha: float) -> Verdict:
-    """Whether distances follow score differences; undecided where the groups cannot be told from random ones."""
+    """Whether distances follow score differences; undecided where the groups cannot be told from random ones, or
+    where the test against random groups and the interval do not agree.
+    """
     if row["order_p"] is None:
         return "undecided"
-    if row["order_p"] < alpha and row["order_low"] > 0:
-        return "holds"
+    speaks = row["order_p"] < alpha, row["order_low"] > 0
+    if any(speaks):
+        return "holds" if all(speaks) else "undecided"
     return "fails" if row["separation_p"] < alpha else "undecided"
 
 
@@ -121,7 +124,9 @@ def _order(row: Record, rows: Sequence[Record], alpha: float, figures: Figures) 
     texts: Mapping[Verdict, str] = {
         "holds": "similar scores lie next to each other",
         "fails": "scores lie apart, but not in order",
-        "undecided": "scores cannot be told from random groups",
+        "undecided": "scores lie apart, and whether in order is open"
+        if row["separation_p"] < alpha
+        else "scores cannot be told from random groups",
     }
     return f"{texts[judge_order(row, alpha)]} ({numbers}, {against}; in order in {num_ordered} of {len(rows)} models)"
 

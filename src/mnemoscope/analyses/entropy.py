@@ -161,7 +161,7 @@ def _trend_row(key: tuple[Any, ...], by_size: Mapping[int, float], level: float)
 
 def find_entropy_jump(judged: Sequence[Mapping[str, Any]], trend: Sequence[Mapping[str, Any]]) -> Finding:
     """Whether the entropy's jump at the boundary survives its controls, by model, and how entropy runs with size."""
-    verdicts = verdicts_by_model(judged)
+    verdicts = verdicts_by_model(judged, sign=1)
     parts = [f"Boundary jump of entropy: {spoken_verdicts(verdicts)}; {spoken_rows(judged, unit=UNIT)}"]
     figures = verdict_figures(verdicts, judged)
     for row in trend:

@@ -136,7 +136,7 @@ def _logarithm(measure: Measure) -> Floats:
 def find_boundary_effect(judged: Sequence[Mapping[str, Any]]) -> Finding:
     """Whether the boundary effect of 1-gram frequency survives its controls, by model."""
     rows = [row for row in judged if row["ngram"] == 1]
-    verdicts = verdicts_by_model(rows)
+    verdicts = verdicts_by_model(rows, sign=-1)
     sentence = (
         f"Boundary effect of 1-gram frequency: {spoken_verdicts(verdicts)}; {spoken_rows(rows, unit='ln units')}."
     )
