@@ -108,7 +108,7 @@ def test_data_come_back_as_they_were(hostile):
     data = hostile.data
     assert data["explorer"]["texts"] == {"1": HOSTILE}
     assert data["tables"]["factors/memorized"]["rows"] == [[HOSTILE, 0.25]]
-    assert data["figures"]["shares"]["datasets"]["rows"] == {"shapes": [["a"]], "rows": [[0, HOSTILE]]}
+    assert data["figures"]["shares"]["datasets"]["rows"] == {"shapes": [["a"]], "texts": [], "rows": [[0, HOSTILE]]}
     assert data["study"]["name"] == HOSTILE
 
 
@@ -242,6 +242,13 @@ def test_packed_rows_keep_what_is_missing_apart_from_null():
     packed = figure_data({"datasets": {"rows": rows}})["datasets"]["rows"]
     again = [dict(zip(packed["shapes"][shape], values, strict=True)) for shape, *values in packed["rows"]]
     assert again == rows
+
+
+def test_packed_texts_that_occur_again_are_written_once():
+    """Two rows of one model: its name stands in `texts`, and in both rows its index; a text that stands once stays."""
+    rows = [{"model": "demo", "told": "1 %"}, {"model": "demo", "told": "2 %"}]
+    packed = figure_data({"datasets": {"rows": rows}})["datasets"]["rows"]
+    assert packed == {"shapes": [("model", "told")], "texts": ["demo"], "rows": [[0, [0], "1 %"], [0, [0], "2 %"]]}
 
 
 def test_levels_are_ranges_of_matched_tokens():

@@ -18,7 +18,7 @@ from mnemoscope.sequence_facts import HIDDEN, ScoreKey, SequenceFacts, SequenceS
 
 MAX_TEXT: Final = 200
 """Characters of a token that the data have; a longer one is cut, and says by how much."""
-MAX_BYTES: Final = 1_500_000
+MAX_BYTES: Final = 1_700_000
 """Of the explorer's data as JSON, unless told otherwise."""
 PREVIEW_CONTEXT: Final = 48
 PREVIEW_CONTINUATION: Final = 64

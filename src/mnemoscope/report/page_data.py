@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ MAX_TABLE_CHARACTERS: Final = 25_000
 """Of one table's rows that the page carries; the whole lies beside the study's analyses."""
 _MAX_ROWS: Final = 2000
 _DIGITS: Final = 6
-"""Of reals in tables: more than any interval here allows."""
+"""Of reals in tables and figures: more than any interval here allows."""
 _ESCAPED: Final = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 
@@ -94,10 +95,25 @@ def figure_data(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pack(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Each row as the index of its columns and its values: what a row lacks is not null."""
+    """Each row as the index of its columns and its values: what a row lacks is not null.
+
+    Texts that occur again stand in `texts`, and where they occur stands `[index]`, for they are most of a figure.
+    """
     shapes = list(dict.fromkeys(tuple(row) for row in rows))
     places = {shape: index for index, shape in enumerate(shapes)}
-    return {"shapes": shapes, "rows": [[places[tuple(row)], *row.values()] for row in rows]}
+    counts = Counter(value for row in rows for value in row.values() if isinstance(value, str))
+    texts = [text for text, count in counts.items() if count > 1]
+    indexes = {text: [index] for index, text in enumerate(texts)}
+    packed = [[places[tuple(row)], *(_short(value, indexes) for value in row.values())] for row in rows]
+    return {"shapes": shapes, "texts": texts, "rows": packed}
+
+
+def _short(value: Any, indexes: Mapping[str, list[int]]) -> Any:
+    """A row's value, which is a text, a number, a truth value or None."""
+    assert not isinstance(value, list | dict), f"{value}: not told apart from the index of a text"
+    if isinstance(value, str):
+        return indexes.get(value, value)
+    return _rounded(value) if isinstance(value, float) and math.isfinite(value) else value
 
 
 def dump_json(value: object) -> str:

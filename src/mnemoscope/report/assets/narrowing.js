@@ -7,7 +7,8 @@
   /** A description as the page carries it, with rows that name their columns again. */
   function unpack(spec) {
     const rowOf = (shape, values) => Object.fromEntries(values.map((value, place) => [shape[place], value]));
-    const rowsOf = ({ shapes, rows }) => rows.map(([index, ...values]) => rowOf(shapes[index], values));
+    const rowsOf = ({ shapes, texts, rows }) =>
+      rows.map(([index, ...values]) => rowOf(shapes[index], values.map((value) => (Array.isArray(value) ? texts[value[0]] : value))));
     const datasets = Object.entries(spec.datasets ?? {}).map(([name, packed]) => [name, rowsOf(packed)]);
     return { ...spec, datasets: Object.fromEntries(datasets) };
   }
