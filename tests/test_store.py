@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import BinaryIO
@@ -37,6 +37,7 @@ from mnemoscope.store import (
     open_study,
     outstanding_shards,
     per_continuation,
+    read_run,
     read_scores,
     register_models,
     set_aside,
@@ -314,6 +315,20 @@ def test_damaged_run_file(tmp_path):
         open_study(folder)
     with pytest.raises(StoreError, match=r"no study\.toml; expected the results folder of a study"):
         open_study(tmp_path / "scores")
+
+
+@pytest.mark.parametrize("name", ["label", "group"])
+def test_run_file_names_nothing_outside_the_study(tmp_path, name):
+    """A run.json whose label or group would lead to other folders is refused, with a fingerprint that fits."""
+    folder = make_folder(tmp_path, make_run())
+    run = read_run(folder, "tiny")
+    groups = {"../../../member": next(iter(run.identity.groups.values()))}
+    identity = replace(run.identity, groups=groups) if name == "group" else run.identity
+    label = "../../elsewhere" if name == "label" else "tiny"
+    forged = replace(run, label=label, identity=identity, fingerprint=identity.fingerprint)
+    (folder / "scores/tiny/run.json").write_text(json.dumps(asdict(forged)))
+    with pytest.raises(StoreError, match=r"run\.json: damaged"):
+        open_study(folder)
 
 
 def test_unwritable_folder(tmp_path):

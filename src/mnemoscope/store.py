@@ -160,7 +160,9 @@ def read_run(folder: Path, label: str) -> Run | None:
     if not path.exists():
         return None
     run = _parse(Run, path)
-    if run is None or run.fingerprint != run.identity.fingerprint:
+    # Label and groups name folders and files: they must be what the study says, not what a file from anywhere does.
+    is_named = run is not None and run.label == label and set(run.identity.groups) <= set(GROUPS)
+    if run is None or not is_named or run.fingerprint != run.identity.fingerprint:
         raise StoreError(f"{path}: damaged; remove the folder {path.parent} and run again, or restore it")
     return run
 
