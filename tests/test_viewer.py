@@ -22,7 +22,7 @@ from mnemoscope.store import open_study, shard_path
 from mnemoscope.texts import open_texts
 from mnemoscope.viewer.committed import CommittedShards, split_into_parts
 from mnemoscope.viewer.filters import read_filter
-from mnemoscope.viewer.queries import Database, Stopped
+from mnemoscope.viewer.queries import Database, Session, Stopped
 from mnemoscope.viewer.search import search
 from mnemoscope.viewer.statements import Statement
 from mnemoscope.viewer.windows import WindowTexts
@@ -391,6 +391,17 @@ def test_what_takes_too_long_is_given_up(drawn, monkeypatch):
     answer = client.get("/api/count", params=PLACE)
     assert (answer.status_code, "too long" in answer.json()["error"]) == (503, True)
     assert client.get("/api/study").status_code == 200
+
+
+def test_a_stop_that_comes_before_the_question_is_not_lost(drawn, monkeypatch):
+    """A question that begins just after it was checked that nobody stopped it is stopped nevertheless."""
+    endless_sql = Statement("SELECT count(*) FROM range(1000000000000) WHERE random() > 2", {})
+    monkeypatch.setattr(Session, "check", lambda _session: threading.Event().wait(0.3))  # the stop comes meanwhile
+    monkeypatch.setattr(
+        "mnemoscope.viewer.server.tell_count", lambda _library, session, _asked: session.ask(endless_sql)
+    )
+    answer = client_of(drawn, max_seconds=0.1).get("/api/count", params=PLACE)
+    assert (answer.status_code, "too long" in answer.json()["error"]) == (503, True)
 
 
 def endless(session):

@@ -116,7 +116,9 @@ async def _watched(
     async def watch() -> None:
         while not is_over() and not await request.is_disconnected():
             await anyio.sleep(_WATCH_SECONDS)
-        session.stop()
+        while True:  # again and again: a stop just before a question begins is lost to it
+            session.stop()
+            await anyio.sleep(_WATCH_SECONDS)
 
     value: Answer | Exception = None
     async with anyio.create_task_group() as tasks:
