@@ -111,6 +111,21 @@ def test_interrupted_writing_leaves_nothing_to_read(study, analysed, monkeypatch
     assert "factors" not in (read_findings(study) or {})
 
 
+def test_factors_are_written_last(study, analysed, monkeypatch):
+    """Whoever is interrupted leaves no factors behind, so that what is there is not taken for everything."""
+    shutil.rmtree(study.folder / "analyses")
+    written = []
+
+    def note(path, content, write=stored_findings.write_atomically):
+        written.append(path.name)
+        write(path, content)
+
+    monkeypatch.setattr(stored_findings, "write_atomically", note)
+    save_findings(study, analysed[1], figures=False)
+    assert [name for name in written if name.endswith(".json")] == ["transitions.json", "factors.json"]
+    assert list(read_findings(study) or {}) == ["factors", "transitions"]
+
+
 def test_provenance_names_every_run(study):
     """The record beside the tables has each run's fingerprint, for whoever reads it without this package."""
     record = json.loads((study.folder / "analyses" / "factors.json").read_text())

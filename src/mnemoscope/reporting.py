@@ -11,11 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import pyarrow.parquet as pq
+
 from mnemoscope.analyses import AnalysisResult
 from mnemoscope.errors import StoreError
 from mnemoscope.files import write_atomically
 from mnemoscope.findings import all_specs, analyze
 from mnemoscope.manifest import read_manifest
+from mnemoscope.predictions import current_predictions
 from mnemoscope.redaction import redact_sequence
 from mnemoscope.report.explorer_data import MAX_BYTES, ExplorerShape, explorer_json
 from mnemoscope.report.explorer_sample import ExplorerSample
@@ -30,7 +33,7 @@ from mnemoscope.sequence_facts import SequenceFacts
 from mnemoscope.sequence_sample import draw_explorer_sample
 from mnemoscope.sequences import read_many
 from mnemoscope.store import Study
-from mnemoscope.stored_findings import read_findings, write_findings
+from mnemoscope.stored_findings import RESULTS, read_findings, write_findings
 from mnemoscope.traces import has_traces, traced_contexts
 
 REPORT_FILE: Final = "report.html"
@@ -124,7 +127,9 @@ def _find_results(study: Study, tell: Tell) -> Mapping[str, AnalysisResult]:
 
 def _expected(study: Study) -> set[str]:
     """Analyses that the study must have, or has had."""
-    expected = {"factors", *(file.stem for file in (study.folder / "analyses").glob("*.json"))}
+    expected = {"factors", *(name for name in RESULTS if (study.folder / "analyses" / f"{name}.json").exists())}
+    if any(pq.read_metadata(derived.path(".parquet")).num_rows for derived in current_predictions(study)):
+        expected.add("prediction")
     if study.config.traces is not None:
         context = traced_contexts(study.config)[0]
         if any(has_traces(study.folder, label, context) for label in study.runs):

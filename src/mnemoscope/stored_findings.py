@@ -56,9 +56,13 @@ def fragile_margin(run: Run) -> float:
 
 
 def write_findings(study: Study, results: Mapping[str, AnalysisResult]) -> None:
-    """Put the results and their tables into the study's folder, each file whole or not at all, the record last."""
+    """Put the results and their tables into the study's folder, each file whole or not at all, the record last.
+
+    The factors, which every study has, come last of all: where they are there, so is the rest.
+    """
     folder = study.folder / "analyses"
-    for name, result in results.items():
+    for name in sorted(results, key=lambda name: name == "factors"):
+        result = results[name]
         encoded = {table_name: encode_table(table) for table_name, table in result.tables.items()}
         for table_name, content in encoded.items():
             write_atomically(folder / name / f"{table_name}.parquet", content)
