@@ -148,9 +148,9 @@ def _template() -> Any:
 
 
 def _seen(value: object) -> object:
-    """Text with what cannot be seen spelled out; markup of the template's own as it is."""
+    """Text with what cannot be seen spelled out, and % kept on its number's line; the template's markup as it is."""
     if isinstance(value, str) and not isinstance(value, Markup):
-        return escape(value, keep="\n", backslash=False)
+        return escape(value, keep="\n", backslash=False).replace(" %", "\u00a0%")
     return value
 
 
