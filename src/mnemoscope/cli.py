@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Group, Parameter
 
 from mnemoscope.config import CorpusConfig, CorpusFormat, Device, Dtype, Layout, Mode, ModelConfig, StudyConfig
+from mnemoscope.engine_options import HERE, EngineOptions
 from mnemoscope.errors import ConfigError
 from mnemoscope.report_verbs import report
 from mnemoscope.table_verbs import export, import_scores, show
@@ -35,7 +36,11 @@ Lengths = Annotated[str, Parameter(group=_GRID)]
 
 @app.command
 def demo(
-    *, out: Path = Path("mnemoscope-demo"), seed: int = 0, fresh: Annotated[bool, Parameter(negative="")] = False
+    *,
+    out: Path = Path("mnemoscope-demo"),
+    seed: int = 0,
+    fresh: Annotated[bool, Parameter(negative="")] = False,
+    where: EngineOptions = HERE,
 ) -> None:
     """Train a ladder of small models on text that is on this machine, and run the whole study on them.
 
@@ -47,6 +52,8 @@ def demo(
         Seed of the texts' choice, the order of training and the initial weights.
     fresh
         Score and trace anew, even where the cache has the tables of the same code, models and texts.
+    where
+        The engine.
     """
     from dataclasses import replace
 
@@ -60,12 +67,12 @@ def demo(
     config = demo_study(assets)
     if not fresh and restore_tables(assets, config, out):
         sys.stderr.write("scores and traces of this code, study and machine are taken from the cache (--fresh: anew)\n")
-    _run(config, out)
+    _run(config, out, where)
     keep_tables(assets, config, out)
 
 
 @app.command
-def study(file: Path, *, out: Path | None = None, workers: str = "auto") -> None:
+def study(file: Path, *, out: Path | None = None, where: EngineOptions = HERE) -> None:
     """Score several models or checkpoints over one corpus and its control, as a study file says.
 
     Parameters
@@ -74,13 +81,13 @@ def study(file: Path, *, out: Path | None = None, workers: str = "auto") -> None
         The study: a TOML file with [[models]], [corpus], [control], contexts and continuations.
     out
         Folder of the results (default: the file's name without .toml). An unfinished one is finished.
-    workers
-        Processes that score at once, each with a model of its own, or `auto`: one per GPU, and one without GPUs.
+    where
+        The engine.
     """
     from mnemoscope.study_file import load_study, resolve_paths
 
     config = resolve_paths(load_study(file), file.absolute().parent)
-    _run(config, out or file.with_suffix(""), workers)
+    _run(config, out or file.with_suffix(""), where)
 
 
 @app.command
@@ -113,7 +120,7 @@ def score(
     seed: Annotated[int, Parameter(group=_CORPUS)] = 0,
     batch_size: str = "auto",
     shard_rows: int = 4096,
-    workers: str = "auto",
+    where: EngineOptions = HERE,
 ) -> None:
     """Score one model over one corpus; the same command again finishes what was interrupted.
 
@@ -174,8 +181,8 @@ def score(
         Sequences per forward pass, or `auto`: by free memory.
     shard_rows
         Sequences per shard of the store: the most that a kill can lose.
-    workers
-        Processes that score at once, each with a model of its own, or `auto`: one per GPU, and one without GPUs.
+    where
+        The engine.
     """
     reading = CorpusConfig(
         path=tuple(corpus),
@@ -214,7 +221,7 @@ def score(
             shard_rows=shard_rows,
         ),
         out,
-        workers,
+        where,
     )
 
 
@@ -306,14 +313,13 @@ for _verb in (report, show, view, export, import_scores):
     app.command(_verb)
 
 
-def _run(config: StudyConfig, folder: Path, workers: str = "auto") -> None:
+def _run(config: StudyConfig, folder: Path, where: EngineOptions) -> None:
     """Score what is missing, analyse, draw, and print the tables and where everything lies."""
     from mnemoscope.conclusion import conclude
-    from mnemoscope.engines.local import LocalEngine
     from mnemoscope.progress import show_progress
     from mnemoscope.run import run_study
 
-    engine = LocalEngine("auto" if workers == "auto" else _whole_number("--workers", workers))
+    engine = where.open()
     with show_progress(sys.stderr) as progress:
         finished = run_study(config, folder, engine=engine, progress=progress, command=shlex.join(sys.argv))
     conclude(finished)

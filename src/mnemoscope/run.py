@@ -113,6 +113,7 @@ class _Job(NamedTuple):
 def _run_model(job: _Job, model_config: ModelConfig) -> None:
     """Score and trace what one model's run lacks; the model is not even loaded where that is nothing."""
     load = Once(partial(_load, model_config))
+    width = Once(partial(_traced_width, job, load))
     run = read_run(job.folder, model_config.label)
     if run is not None and _is_finished(job, model_config, run):
         _remove_leftovers(job.folder, run)
@@ -120,10 +121,12 @@ def _run_model(job: _Job, model_config: ModelConfig) -> None:
             _register(job, model_config.label)
     else:
         run = _begin(job, model_config, run, load())
+        if job.config.traces is not None:
+            width()  # now, for the engine may let go of the model
         _remove_leftovers(job.folder, run)
         _set_damage_aside(job.folder, run)
         _score(job, run, load)
-    _trace(job, run, load)
+    _trace(job, run, load, width)
 
 
 def _begin(job: _Job, model_config: ModelConfig, there: Run | None, model: CausalLM) -> Run:
@@ -174,6 +177,12 @@ def _is_same_attention(folder: Path, model: ModelConfig, stored: ModelIdentity) 
         return model.attention == stored.attention
     registered = load_study(folder / STUDY_FILE).models if (folder / STUDY_FILE).is_file() else ()
     return any(each.label == model.label and each.attention is None for each in registered)
+
+
+def _traced_width(job: _Job, load: Once[CausalLM]) -> int:
+    """The width of the states that a model's traces hold; ModelError where it cannot be traced."""
+    _check_traceable(job, load())
+    return int(load().network.get_output_embeddings().weight.shape[1])
 
 
 def _check_traceable(job: _Job, model: CausalLM) -> None:
@@ -284,7 +293,7 @@ def _score(job: _Job, run: Run, load: Once[CausalLM]) -> None:
         tell(record.shard, -begun[record.shard])
 
 
-def _trace(job: _Job, run: Run, load: Once[CausalLM]) -> None:
+def _trace(job: _Job, run: Run, load: Once[CausalLM], width: Once[int]) -> None:
     """Trace the samples that are not there yet, or that follow from other scores or settings than these."""
     plans = plan_traces(open_study(job.folder), run, job.config)
     for plan in plans:
@@ -300,7 +309,7 @@ def _trace(job: _Job, run: Run, load: Once[CausalLM]) -> None:
             num_done += num_traced
             job.progress(name, num_done, num_sequences)
 
-        write_traces(plan, run, load(), job.texts(), progress=tell)
+        write_traces(plan, run, load, job.texts, width=width(), engine=job.engine, progress=tell)
 
 
 def _count(job: _Job) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
@@ -14,10 +15,10 @@ from numpy.typing import NDArray
 from mnemoscope.config import Mode
 from mnemoscope.corpus import Windows, check_vocabulary
 from mnemoscope.engines import Once
-from mnemoscope.errors import CorpusError, ModelError, ScoringError
+from mnemoscope.errors import CorpusError, ModelError, ScoringError, StoreError
 from mnemoscope.facts import MatchFacts
 from mnemoscope.shards import SequenceRows, ShardRange, hash_windows, scores_schema, scores_table
-from mnemoscope.store import Run, ShardRecord, commit_shard
+from mnemoscope.store import Run, ShardRecord, commit_shard, read_run
 from mnemoscope.texts import GroupText
 
 if TYPE_CHECKING:
@@ -41,21 +42,41 @@ class ScorerFactory:
 
     def __call__(self, tell: Callable[[int], None]) -> ShardScorer:
         """A worker; ModelError or CorpusError where the files are not those any more that the run began with."""
-        model, texts, identity = self.model(), self.texts(), self.run.identity
-        if model.identity != identity.model:
-            raise ModelError(f"{self.run.label}: its files changed while it was scored; expected them to stay")
-        if {group: text.identity for group, text in texts.items()} != identity.groups:
-            raise CorpusError(f"{self.run.label}: the corpora changed while it was scored; expected them to stay")
+        self._check_folder()
+        model, texts = self.model(), self.texts()
+        check_unchanged(self.run, model, texts, doing="scored")
         return ShardScorer(run=self.run, model=model, texts=texts, folder=self.folder, tell=tell)
 
     def release(self) -> None:
         """Let go of the model, and of the memory that it held on its device."""
-        import torch
+        let_go(self.model)
 
-        self.model.release()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    def _check_folder(self) -> None:
+        """Refuse to write where nobody would look for it."""
+        there = read_run(self.folder, self.run.label)
+        if there is None or there.fingerprint != self.run.fingerprint:
+            raise StoreError(
+                f"{self.folder}: on {socket.gethostname()} it is not the folder of this run; "
+                "expected one that every machine shares, at the same path"
+            )
+
+
+def check_unchanged(run: Run, model: CausalLM, texts: Mapping[str, GroupText], *, doing: str) -> None:
+    """ModelError or CorpusError where the files are not those any more that the run began with."""
+    if model.identity != run.identity.model:
+        raise ModelError(f"{run.label}: its files changed while it was {doing}; expected them to stay")
+    if {group: text.identity for group, text in texts.items()} != run.identity.groups:
+        raise CorpusError(f"{run.label}: the corpora changed while it was {doing}; expected them to stay")
+
+
+def let_go(model: Once[CausalLM]) -> None:
+    """Release a model, and the memory that it held on its device."""
+    import torch
+
+    model.release()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 @final

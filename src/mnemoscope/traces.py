@@ -12,7 +12,7 @@ length of the traced path, which may be longer than the reference continuation w
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -24,14 +24,15 @@ from numpy.typing import NDArray
 
 from mnemoscope.config import Grid, StudyConfig, TracesConfig
 from mnemoscope.derived import Derived, key_of, reserve
+from mnemoscope.engines import Engine, Once
 from mnemoscope.errors import StoreError
 from mnemoscope.sampling import Sample, draw_sample
 from mnemoscope.store import GROUPS, Run, Study, encode_table, read_scores
 from mnemoscope.texts import GroupText
+from mnemoscope.tracer import TracedPart, TracePart, TracerFactory
 
 if TYPE_CHECKING:
     from mnemoscope.model import CausalLM
-    from mnemoscope.tracing import Traces
 
 BYTES_AT_ONCE: Final = 1 << 28
 """Of states held in memory while they are traced; rows are traced in parts of this size."""
@@ -122,66 +123,71 @@ def traces_of(folder: Path, label: str, context: int) -> Derived:
 def write_traces(
     plan: TracePlan,
     run: Run,
-    model: CausalLM,
-    texts: dict[str, GroupText],
+    model: Once[CausalLM],
+    texts: Once[dict[str, GroupText]],
     *,
+    width: int,
+    engine: Engine,
     progress: Callable[[int], None] = lambda num_sequences: None,
 ) -> None:
-    """Trace a plan's sequences, group by group, and commit them; `progress` hears of each part's sequences."""
-    from mnemoscope.memory import within_memory
-    from mnemoscope.tracing import check_traceable, trace_sequences
+    """Have an engine trace a plan's sequences, and commit them; `progress` hears of sequences traced.
 
-    check_traceable(model, plan.layers)
+    `width` is that of the model's last-layer states. Parts of the sample are put into place as they arrive.
+    """
     grid = Grid(contexts=(plan.context,), continuations=(plan.path_tokens,))
-    width = int(model.network.get_output_embeddings().weight.shape[1])
     num_rows = sum(len(sample.sequence_id) for sample in plan.samples.values())
     shapes: dict[str, tuple[int, ...]] = {".npy": (num_rows, grid.window_tokens - 1, width)}
     if plan.layers:
         shapes[".layers.npy"] = (num_rows, len(plan.layers), plan.context, width)
-
-    def trace(tokens_RW: NDArray[np.int64]) -> Traces:
-        return within_memory(
-            model,
-            run.identity.batch_size,
-            lambda limit: trace_sequences(model, tokens_RW, grid, batch_size=limit, layers=plan.layers),
-            window_tokens=grid.window_tokens,
-        )
+    make_tracer = TracerFactory(
+        run=run,
+        model=model,
+        texts=texts,
+        grid=grid,
+        layers=plan.layers,
+        sequence_ids={group: sample.sequence_id for group, sample in plan.samples.items()},
+    )
+    first_rows = _plan_parts(plan, run.label, width, grid.window_tokens)
 
     def fill(paths: Mapping[str, Path]) -> None:
         arrays = {suffix: _new_array(paths[suffix], shape) for suffix, shape in shapes.items()}
-        tables: list[pa.Table] = []
-        first = 0
-        for group, part in _parts(plan, width, grid.window_tokens):
-            tokens_RW = texts[group].read(part.sequence_id, short_rows="skip").tokens[:, : grid.window_tokens]
-            traces = trace(tokens_RW)
-            rows = slice(first, first + len(part.sequence_id))
-            arrays[".npy"][rows, : plan.context - 1] = traces.truth_states_RWD[:, : plan.context - 1]
-            arrays[".npy"][rows, plan.context - 1 :] = traces.path_states_RCnD[:, 0]
+        tables: dict[TracePart, pa.Table] = {}
+        for traced in engine.run(list(first_rows), make_tracer, lambda part, number: progress(number)):
+            part = traced.part
+            rows = slice(first_rows[part], first_rows[part] + part.stop - part.start)
+            arrays[".npy"][rows] = traced.states_RWD
             if plan.layers:
-                arrays[".layers.npy"][rows] = traces.layer_states_RYKD
-            tables.append(_table(group, plan.context, part, tokens_RW, traces))
-            first = rows.stop
-            progress(len(part.sequence_id))
+                arrays[".layers.npy"][rows] = traced.layers_RYKD
+            tables[part] = _table(plan.samples[part.group].part(slice(part.start, part.stop)), traced)
         for array in arrays.values():
             array.flush()
-        _write_table(paths[".parquet"], tables, run, grid)
+        _write_table(paths[".parquet"], [tables[part] for part in first_rows], run, grid)
 
     plan.derived.write(plan.key, [*shapes, ".parquet"], fill)
+
+
+def _plan_parts(plan: TracePlan, label: str, width: int, window_tokens: int) -> dict[TracePart, int]:
+    """The parts of the samples, group by group, whose states fit `BYTES_AT_ONCE`, with each one's first row of all.
+
+    What a part holds decides which sequences are decoded together, and so the last digits: no engine has a say in it.
+    """
+    bytes_per_row = 2 * width * (2 * window_tokens + len(plan.layers) * plan.context)
+    rows_at_once = max(1, BYTES_AT_ONCE // bytes_per_row)
+    first_rows: dict[TracePart, int] = {}
+    first_row = 0
+    for group, sample in plan.samples.items():
+        num_rows = len(sample.sequence_id)
+        for start in range(0, num_rows, rows_at_once):
+            stop = min(start + rows_at_once, num_rows)
+            first_rows[TracePart(label, plan.context, group, start, stop)] = first_row + start
+        first_row += num_rows
+    return first_rows
 
 
 def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.float16]]:
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
     reserve(path)
     return array
-
-
-def _parts(plan: TracePlan, width: int, window_tokens: int) -> Iterator[tuple[str, Sample]]:
-    """The samples, group by group, in parts whose states fit `BYTES_AT_ONCE`."""
-    bytes_per_row = 2 * width * (2 * window_tokens + len(plan.layers) * plan.context)
-    rows_at_once = max(1, BYTES_AT_ONCE // bytes_per_row)
-    for group, sample in plan.samples.items():
-        for start in range(0, len(sample.sequence_id), rows_at_once):
-            yield group, sample.part(slice(start, start + rows_at_once))
 
 
 def _write_table(path: Path, tables: list[pa.Table], run: Run, grid: Grid) -> None:
@@ -222,25 +228,21 @@ def _schema(window_tokens: int) -> pa.Schema:
     return pa.schema([*scalars, *lists])
 
 
-def _table(group: str, context: int, sample: Sample, tokens_RW: NDArray[np.int64], traces: Traces) -> pa.Table:
+def _table(sample: Sample, traced: TracedPart) -> pa.Table:
     """The rows of a part of one group."""
-    num_rows, window = tokens_RW.shape
+    num_rows, window = traced.tokens_RW.shape
     scalars = [
         pa.array(sample.sequence_id),
-        pa.DictionaryArray.from_arrays(pa.array(np.zeros(num_rows, np.int8)), pa.array([group])),
-        pa.array(np.full(num_rows, context, np.int32)),
+        pa.DictionaryArray.from_arrays(pa.array(np.zeros(num_rows, np.int8)), pa.array([traced.part.group])),
+        pa.array(np.full(num_rows, traced.part.context, np.int32)),
         pa.array(sample.offset),
         pa.array(sample.num_repeats.astype(np.int32), mask=sample.num_repeats < 0),
         pa.array(sample.num_matched.astype(np.int32)),
         pa.array(sample.num_stratum),
         pa.array(sample.design_weight),
     ]
-    paths = [
-        np.concatenate([truth[:, :context], path[:, 0]], axis=1)
-        for truth, path in zip(traces.truth, traces.path, strict=True)
-    ]
     lists = [
         pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).ravel(), type=kind), window)
-        for values, (kind, _) in zip([tokens_RW, *paths], TOKEN_COLUMNS.values(), strict=True)
+        for values, (kind, _) in zip([traced.tokens_RW, *traced.facts], TOKEN_COLUMNS.values(), strict=True)
     ]
     return pa.Table.from_arrays([*scalars, *lists], schema=_schema(window))
