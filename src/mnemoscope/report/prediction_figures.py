@@ -272,8 +272,9 @@ def _ends(row: Record, name: str, what: str, *, bare: bool = False) -> Record:
 
 
 def _caption(words: str, remarks: Sequence[str]) -> str:
-    """The words, and what the lines below the title say, as sentences."""
-    return " ".join([words, *(f"{line[0].upper()}{line[1:]}." for line in remarks if line)])
+    """The words, and what the lines below the title say; a model's name stays as it is written."""
+    said = "; ".join(filter(None, remarks))
+    return f"{words} Shown: {said}." if said else words
 
 
 def _where(result: PredictionResult, weights: str = BALANCED) -> str:
