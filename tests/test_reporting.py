@@ -9,7 +9,7 @@ import pytest
 
 from mnemoscope import reporting
 from mnemoscope.cli import app
-from mnemoscope.errors import StoreError
+from mnemoscope.errors import ConfigError, StoreError
 from mnemoscope.reporting import write_report
 from mnemoscope.store import open_study
 from shown_studies import drawn_study
@@ -54,7 +54,7 @@ def test_stale_findings_are_computed_anew_and_said_so(study, tmp_path):
     told = []
     page = read(write_report(study, tmp_path / "page.html", tell=told.append).path)
     assert any(words.startswith("computing findings") for words in told)
-    assert sentence in page.words
+    assert sentence in page.words.replace("\u00a0", " ")
     assert path.read_text() == genuine
 
 
@@ -89,6 +89,21 @@ def test_too_large_a_page_is_cut_and_too_large_figures_are_our_fault(study, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.html", "page.html"]
 
 
+def test_fewer_sequences_are_drawn_where_one_of_each_stratum_is_too_much(study, tmp_path, monkeypatch):
+    """Over the limit with one sequence of each stratum a smaller sample is drawn: its weights add up to all, too."""
+    monkeypatch.setattr(reporting, "_ROOMS", ((reporting.MAX_TABLE_CHARACTERS, 1),))
+    one_each = write_report(study, tmp_path / "one_each.html", num_sequences=80)
+    monkeypatch.setattr(reporting, "MAX_PAGE_BYTES", one_each.num_bytes - 1)
+    told = []
+    fewer = write_report(study, tmp_path / "fewer.html", num_sequences=80, tell=told.append)
+    assert fewer.num_bytes < one_each.num_bytes
+    assert "the page would be too large: 40 sequences at most" in told
+    before, after = (read(path).data["explorer"]["sequences"] for path in (one_each.path, fewer.path))
+    assert 2 <= len(after) < len(before)
+    for sequences in (before, after):
+        assert sum(one["weight"] for one in sequences) == pytest.approx(700 + 140, abs=0.01)
+
+
 def test_study_without_scores_has_no_report(study, tmp_path):
     """A study of which nothing is scored is refused in one line."""
     (tmp_path / "study.toml").write_text((study.folder / "study.toml").read_text())
@@ -105,3 +120,12 @@ def test_verb_prints_path_and_size(study, tmp_path, capsys):
     printed = capsys.readouterr()
     assert printed.out == f"report    {target} ({target.stat().st_size / 1e6:.1f} MB)\n"
     assert "writing the page" in printed.err
+
+
+@pytest.mark.parametrize("number", ["-1", "1"])
+def test_verb_refuses_too_few_sequences_at_once(study, tmp_path, number):
+    """Fewer sequences than groups are refused in the option's own name, before anything is computed."""
+    page = tmp_path / "page.html"
+    with pytest.raises(ConfigError, match=f"^--sequences: {number} given; expected 0, or 2 or more"):
+        app(["report", str(study.folder), "--out", str(page), "--sequences", number], exit_on_error=False)
+    assert not page.exists()

@@ -38,9 +38,10 @@ def report(
     from mnemoscope.reporting import write_report
     from mnemoscope.store import open_study
 
-    if sequences < 0:
-        raise ConfigError(f"--sequences: {sequences} given; expected 0 or more")
     opened = open_study(folder)
+    fewest = len(opened.config.groups)
+    if sequences and sequences < fewest:
+        raise ConfigError(f"--sequences: {sequences} given; expected 0, or {fewest} or more: one of each group")
     with _show_steps(sys.stderr) as tell:
         written = write_report(opened, out, redact=redact, num_sequences=sequences, tell=tell)
     line = f"report    {written.path} ({written.num_bytes / 1e6:.1f} MB)"

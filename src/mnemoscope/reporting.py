@@ -91,13 +91,27 @@ def write_report(
         figures=figures,
         explorer=None,
     )
-    tell("reading sequences")
-    sequences = _read_sequences(study, facts, redact=redact, num_sequences=num_sequences)
-    tell("writing the page")
-    page = _fit_page(content, sequences)
+    page = _build_page(study, content, redact=redact, num_sequences=num_sequences, tell=tell)
     target = path or study.folder / REPORT_FILE
     write_atomically(target, page)
     return WrittenReport(target, len(page))
+
+
+def _build_page(study: Study, content: PageContent, *, redact: bool, num_sequences: int, tell: Tell) -> bytes:
+    """The page; fewer sequences are drawn where one for each stratum is still too much, as with very many scores."""
+    fewest = len(study.config.groups)
+    while True:
+        tell("reading sequences")
+        sequences = _read_sequences(study, content.facts, redact=redact, num_sequences=num_sequences)
+        tell("writing the page")
+        page = _fit_page(content, sequences)
+        if len(page) <= MAX_PAGE_BYTES:
+            return page
+        if sequences is None:
+            raise AssertionError(f"a page of {len(page):,} bytes: figures carry too many rows")
+        half = len(sequences.facts) // 2
+        num_sequences = half if half >= fewest else 0
+        tell(f"the page would be too large: {num_sequences} sequences at most")
 
 
 def _fit_page(content: PageContent, sequences: _Sequences | None) -> bytes:
@@ -107,8 +121,8 @@ def _fit_page(content: PageContent, sequences: _Sequences | None) -> bytes:
         explorer = None if sequences is None else explorer_json(*sequences, max_bytes=max_bytes)
         page = build_page(replace(content, explorer=explorer, max_table_characters=table_characters)).encode()
         if len(page) <= MAX_PAGE_BYTES:
-            return page
-    raise AssertionError(f"a page of {len(page):,} bytes: figures carry too many rows")
+            break
+    return page
 
 
 def _find_results(study: Study, tell: Tell) -> Mapping[str, AnalysisResult]:
