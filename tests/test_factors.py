@@ -26,6 +26,7 @@ from mnemoscope.analyses.matches import (
     count_matches,
     from_bins,
 )
+from mnemoscope.analyses.size_finding import Amount, surely_falls
 from mnemoscope.config import Grid
 from mnemoscope.errors import ConfigError, StoreError
 
@@ -300,6 +301,14 @@ def test_verdict_follows_the_sequences():
     assert f"Memorization rises with size: {rise}, about 6.3 points (" in found.sentence
     assert "; few models: wide) per tenfold parameters." in found.sentence
     assert found.figures["size_difference"] == pytest.approx(0.197)
+
+
+def test_steps_between_sizes_are_corrected_for_their_number():
+    """An upper end of -0.01 at 1.96 errors is surely a fall alone, not as one of five (2.58 errors: +0.022)."""
+    change = Amount(-0.11, -0.21, -0.01)
+    assert surely_falls([change], 0.95) == [True]
+    assert surely_falls([change] * 5, 0.95) == [False] * 5
+    assert surely_falls([Amount(-0.5, -0.6, -0.4)] * 5, 0.95) == [True] * 5
 
 
 def test_size_difference_is_newcombes():

@@ -144,3 +144,12 @@ def every_result():
         "embeddings": embeddings({"model": planted()}, num_resamples=20),
         "prediction": prediction(predicted_study(num_rows=102, seeds=(0,)), num_resamples=40),
     }
+
+
+def few_traces():
+    """Frequency and entropy of strata that are all too small."""
+    traced, counts = traced_study(num_rows=60, per_stratum=5, control=False)
+    return {
+        name: run({"tiny": traced}, counts, continuation=16)
+        for name, run in (("frequency", frequency), ("entropy", entropy))
+    }

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from mnemoscope.analyses import Finding, Verdict
-from mnemoscope.analyses.size_finding import Amount, difference
+from mnemoscope.analyses.size_finding import Amount, difference, surely_falls
 from mnemoscope.intervals import format_share
 
 Record = Mapping[str, Any]
@@ -39,7 +39,7 @@ def find_embedding_effects(
         _over_models([judge_order(row, alpha) for row in rows]),
         _over_models([judge_dynamics(row, alpha) for row in rows]),
     ]
-    verdict, size = _size(rows, trend.to_pylist(), figures)
+    verdict, size = _size(rows, trend.to_pylist(), figures, level)
     verdicts.append(verdict)
     parts = [
         _order(largest, rows, alpha, figures) + (_control(control, figures) if side == "member" else ""),
@@ -156,7 +156,7 @@ def _dynamics(row: Record, rows: Sequence[Record], alpha: float, figures: Figure
     return f"{text}, both as published in {num_models} of {len(rows)} models"
 
 
-def _size(rows: Sequence[Record], trend: Sequence[Record], figures: Figures) -> tuple[Verdict, str]:
+def _size(rows: Sequence[Record], trend: Sequence[Record], figures: Figures, level: float) -> tuple[Verdict, str]:
     """Largest against smallest model, and every step between neighbours in size, over the scores that all keep.
 
     The evidence is the sequences of each model, not the few models: the slope describes and decides nothing.
@@ -171,7 +171,7 @@ def _size(rows: Sequence[Record], trend: Sequence[Record], figures: Figures) -> 
         for pair in itertools.pairwise(rows)
         if pair[0]["num_non_embedding_parameters"] < pair[1]["num_non_embedding_parameters"]
     ]
-    num_falls = sum(_rise(*pair, name).high < 0 for pair in pairs)
+    num_falls = sum(surely_falls([_rise(*pair, name) for pair in pairs], level))
     figures |= {"smallest_model": rows[0]["model"], "num_steps_down": num_falls}
     figures |= {f"size_difference{end}": value for end, value in zip(("", "_low", "_high"), rise, strict=True)}
     scaled = _rise(rows[0], rows[-1], "shared_spread_per_scatter")

@@ -1,8 +1,9 @@
 """The sentence of perspective 1, from its tables: how much is memorized, and whether it grows with size.
 
 The evidence about size is the sequences, thousands of them scored by every model, and not the few models: the
-verdict compares shares at one reference cell, chosen before looking at them, so that nothing needs an adjustment
-for many tests. The slope per tenfold parameters describes; its interval, over few models, decides nothing.
+verdict compares shares at one reference cell, chosen before looking at them; only its steps between neighbours are
+several, and corrected for their number. The slope per tenfold parameters describes; its interval, over few models,
+decides nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from mnemoscope.analyses import Finding, Verdict
-from mnemoscope.intervals import format_share, share_decimals
+from mnemoscope.intervals import format_share, normal_quantile, share_decimals
 
 Record = Mapping[str, Any]
 Figures = dict[str, int | float | str | None]
@@ -53,7 +54,7 @@ def find_size_effect(
     figures: Figures = {"level": level, **cell, "largest_model": chosen[-1]["model"]}
     over_control = [row for row in excess.to_pylist() if row["model"] in models and _is(row, cell)]
     amount = f"{_amount(chosen[-1], figures)}{_control(over_control, chosen[-1], figures)}"
-    verdict, size = _size(chosen, over_control, trend.to_pylist(), figures)
+    verdict, size = _size(chosen, over_control, trend.to_pylist(), figures, level)
     lengths = _lengths(rows, trend.to_pylist(), figures)
     return Finding(f"At k = {context} and n = {continuation} {amount}. {size}{lengths}", verdict, figures)
 
@@ -78,6 +79,14 @@ def difference(one: Amount, other: Amount) -> Amount:
     low = value - math.hypot(one.value - one.low, other.high - other.value)
     high = value + math.hypot(one.high - one.value, other.value - other.low)
     return Amount(value, low, high)
+
+
+def surely_falls(changes: Sequence[Amount], level: float) -> list[bool]:
+    """Which of several changes have an interval below zero, Bonferroni-corrected for their number: widened by the ratio
+    of the normal quantiles.
+    """
+    widening = normal_quantile(1 - (1 - level) / max(len(changes), 1)) / normal_quantile(level)
+    return [change.value + widening * (change.high - change.value) < 0 for change in changes]
 
 
 def _is(row: Record, wanted: Record) -> bool:
@@ -113,9 +122,13 @@ def _control(over_control: Sequence[Record], largest: Record, figures: Figures) 
 
 
 def _size(
-    shares: Sequence[Record], over_control: Sequence[Record], trend: Sequence[Record], figures: Figures
+    shares: Sequence[Record],
+    over_control: Sequence[Record],
+    trend: Sequence[Record],
+    figures: Figures,
+    level: float,
 ) -> tuple[Verdict, str]:
-    """Largest against smallest model, and every step between neighbours in size."""
+    """Largest against smallest model, and every step between neighbours in size, corrected for their number."""
     group, places = _places(shares, over_control)
     figures["num_models"], figures["size_of"] = len(places), group
     if len({place.size for place in places}) < 2:
@@ -125,7 +138,9 @@ def _size(
     figures["smallest_model"] = first.model
     figures.update({f"size_difference{end}": value for end, value in zip(("", "_low", "_high"), rise, strict=True)})
     pairs = [(one, other) for one, other in itertools.pairwise(places) if one.size < other.size]
-    falls = [pair for pair in pairs if difference(pair[1].amount, pair[0].amount).high < 0]
+    changes = [difference(other.amount, one.amount) for one, other in pairs]
+    falls = [pair for pair, is_fall in zip(pairs, surely_falls(changes, level), strict=True) if is_fall]
+    figures["num_steps"] = len(pairs)
     figures["num_steps_down"] = len(falls)
     verdict, headline, fall = _verdict(rise, falls)
     series = {"along": "num_non_embedding_parameters", "group": group}

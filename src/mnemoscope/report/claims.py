@@ -70,16 +70,17 @@ def amount_claim(result: FactorsResult) -> Claim:
     if row["num_memorized"] == 0:
         return Claim(
             f"{named} recites none of {plural(row['num_sequences'], 'training sequence')} ({place}).",
-            "not found",
+            "undecided" if row["small_stratum"] else "not found",
             f"{_elsewhere(result)} None in this many is no proof of none at all: {bound_words(row['share_high'])} of "
             f"such text would fit it, by the {level:g} % interval.",
         )
     counts = counted(row, "num_memorized", "num_sequences")
+    other = excess_row(result, row)
     return Claim(
         f"{named} recites {counts} training sequences, every token right",
-        "found" if _is_beyond(excess_row(result, row)) else "undecided",
+        "plain" if other is None else "found" if other["excess_low"] > 0 else "undecided",
         f" ({place}; a token is a piece of a word): {share_words(row)}. Brackets hold the {level:g} % interval, the "
-        "range that this many sequences leave open.",
+        f"range that this many sequences leave open; each stands alone, so that about {100 - level:.3g} in 100 miss.",
     )
 
 
@@ -91,11 +92,6 @@ def _elsewhere(result: FactorsResult) -> str:
         return " Nor does it at other lengths." if len(rows) > 1 else ""
     place = lengths_words(best["context"], best["continuation"])
     return f" At other lengths it does: {counted(best, 'num_memorized', 'num_sequences')} ({place})."
-
-
-def _is_beyond(row: Record | None) -> bool:
-    """Whether more was recited than of unseen text; True where there is none to compare: a caution tells of that."""
-    return row is None or row["excess_low"] > 0
 
 
 def control_claim(result: FactorsResult) -> Claim | None:
@@ -114,10 +110,17 @@ def control_claim(result: FactorsResult) -> Claim | None:
     if other["num_memorized"] == 0:
         return Claim(f"{seen}.", "plain")
     if other["excess_low"] > 0:
-        return Claim(f"{seen}.", "found", f" What it recites beyond that, {excess}, is what counts as memorized.")
+        return Claim(
+            f"{row['model']} recites more of its training text than of text that it never saw",
+            "found",
+            f": {excess} more. Of the unseen text it recites {counts} sequences; only what goes beyond that counts as "
+            "memorized.",
+        )
     if other["excess_high"] < 0:
-        return Claim(f"{seen}, more than of the training text (a difference of {excess}).", "not found")
-    return Claim(f"{seen}: the difference, {excess}, may be none.", "undecided")
+        return Claim(f"{seen}, a larger share than of its training text (a difference of {excess}).", "not found")
+    return Claim(
+        f"{seen}: whether it recites more of its training text is open (a difference of {excess}).", "undecided"
+    )
 
 
 def size_claim(result: FactorsResult) -> Claim:
@@ -131,14 +134,20 @@ def size_claim(result: FactorsResult) -> Claim:
     first, last = _ends_by_size(result, figures)
     change = points_words(*(_number(figures[f"size_difference{end}"]) for end in ("", "_low", "_high")), signed=True)
     span = f"from {first} to {last} {what} changes by {change}, with {place}"
+    # Without unseen text a larger model may remember more, or only guess better.
+    verb = "memorize" if figures["size_of"] == "excess" else "recite"
     if verdict == "holds":
-        return Claim("Larger models memorize more", "found", f": {span}.")
+        return Claim(f"Larger models {verb} more", "found", f": {span}.")
     if verdict == "undecided":
-        return Claim("Whether larger models memorize more is open", "undecided", f": {span}.")
+        return Claim(f"Whether larger models {verb} more is open", "undecided", f": {span}.")
     if _number(figures["size_difference_high"]) < 0:
-        return Claim("Larger models do not memorize more, but less", "not found", f": {span}.")
-    steps = plural(_whole(figures["num_steps_down"]), "step")
-    return Claim(f"Memorization does not rise steadily with size, it falls at {steps}", "not found", f": {span}.")
+        return Claim(f"Larger models do not {verb} more, but less", "not found", f": {span}.")
+    falls = f"{figures['num_steps_down']} of {plural(_whole(figures['num_steps']), 'step')} from one size to the next"
+    return Claim(
+        f"Larger models do not always {verb} more",
+        "not found",
+        f": {what} falls at {falls} (corrected for their number); {span}.",
+    )
 
 
 def _ends_by_size(result: FactorsResult, figures: Mapping[str, Any]) -> tuple[str, str]:
@@ -163,7 +172,7 @@ def copies_claim(result: FactorsResult) -> Claim:
     if len(rows) < 2:
         why = "How often each sequence stands in the training text is not known"
         why = "All sequences stand in the training text equally often" if rows else why
-        return Claim(f"{why}: whether copies drive memorization cannot be told here.", "undecided")
+        return Claim(f"{why}: whether text with more copies is recited more cannot be told here.", "undecided")
     first, last = rows[0], _most_copied(rows)
     place = lengths_words(first["context"], first["continuation"])
     ends = ", and ".join(
@@ -172,11 +181,11 @@ def copies_claim(result: FactorsResult) -> Claim:
         for row in (first, last)
     )
     if last["share_low"] > first["share_high"]:
-        words, state = "Copies in the training text matter", "found"
+        words, state = "Text with more copies in the training data is recited more", "found"
     elif last["share_high"] < first["share_low"]:
-        words, state = "More copies in the training text do not bring more recitations, but fewer", "not found"
+        words, state = "Text with more copies in the training data is not recited more, but less", "not found"
     else:
-        words, state = "Whether copies in the training text matter is open", "undecided"
+        words, state = "Whether text with more copies in the training data is recited more is open", "undecided"
     return Claim(words, state, f": with {place}, {first['model']} recites {ends}.")
 
 
@@ -201,13 +210,15 @@ def length_claim(result: FactorsResult) -> Claim | None:
     state: State = "plain"
     first, last = _ends_along(rows, "context", "continuation")
     if "context_num_models" in figures and first is not last:
-        rising, falling, of = (figures[f"context_num_{name}"] for name in ("rising", "falling", "models"))
-        state = "found" if rising == of else "not found" if falling and not rising else "undecided"
-        told = {"found": "Longer contexts bring out more", "not found": "Longer contexts do not bring out more"}
+        state = STATES[context_judgement(figures) or "undecided"]
+        told = {
+            "found": "Longer contexts bring out more",
+            "not found": "Longer contexts do not bring out more, but less",
+        }
         lead = told.get(state, "Whether longer contexts bring out more is open")
         details.append(
             f": {first['model']} recites {share_words(first)} after {first['context']:,} tokens and "
-            f"{share_words(last)} after {last['context']:,} ({_lead(rising, falling, of)})."
+            f"{share_words(last)} after {last['context']:,} ({_models_words(figures)})."
         )
     first, last = _ends_along(rows, "continuation", "context")
     if first is not last:
@@ -219,8 +230,22 @@ def length_claim(result: FactorsResult) -> Claim | None:
     return Claim(lead, state, "".join(details)) if details else None
 
 
-def _lead(rising: Any, falling: Any, of: Any) -> str:
-    return f"surely more in {rising} of {plural(int(of), 'model')}, surely less in {falling}"
+def context_judgement(figures: Mapping[str, Any]) -> Judgement | None:
+    """Whether longer contexts bring out more, or less, in every model: a claim about all of them, at the full level
+    each, needs no correction for their number. None where there is one context.
+    """
+    if "context_num_models" not in figures:
+        return None
+    rising, falling, of = (figures[f"context_num_{name}"] for name in ("rising", "falling", "models"))
+    return "holds" if rising == of else "fails" if falling == of else "undecided"
+
+
+def _models_words(figures: Mapping[str, Any]) -> str:
+    """How many models change beyond chance."""
+    rising, falling, of = (_whole(figures[f"context_num_{name}"]) for name in ("rising", "falling", "models"))
+    if not rising and not falling:
+        return "a change that may be chance" if of == 1 else f"in none of {of} models is the change beyond chance"
+    return f"beyond chance, by its own interval, it rises in {rising} of {plural(of, 'model')} and falls in {falling}"
 
 
 def _ends_along(rows: Sequence[Record], along: str, fixed: str) -> tuple[Record, Record]:
@@ -231,7 +256,7 @@ def _ends_along(rows: Sequence[Record], along: str, fixed: str) -> tuple[Record,
 
 
 def step_claim(result: FactorsResult) -> Claim | None:
-    """How memorization grows over training; None without two checkpoints of one source."""
+    """How the recited share runs over training, in the run of most checkpoints; None without two of one source."""
     rows = [row for row in reference_rows(result, records(result.steps)) if row["group"] == "member"]
     rows = [row for row in rows if row["share"] is not None]
     sources = list(dict.fromkeys(row["source"] for row in rows))
@@ -242,13 +267,16 @@ def step_claim(result: FactorsResult) -> Claim | None:
     first, last = (end(line, key=lambda row: row["training_step"]) for end in (min, max))
     span = (
         f"from step {first['training_step']:,} to step {last['training_step']:,} of {source_name(first)} the recited "
-        f"share goes from {share_words(first)} to {share_words(last)}"
+        f"share goes from {share_words(first)} to {share_words(last)}, with "
+        f"{lengths_words(first['context'], first['continuation'])}"
     )
+    others = sum(len(some) > 1 for some in lines) - 1
+    rest = f"; {plural(others, 'other training run')} with checkpoints: see the table of steps" if others else ""
     if last["share_low"] > first["share_high"]:
-        return Claim("It grows during training", "found", f": {span}.")
+        return Claim("More is recited as training goes on", "found", f": {span}{rest}.")
     if last["share_high"] < first["share_low"]:
-        return Claim("It does not grow during training, but falls", "not found", f": {span}.")
-    return Claim("Whether it grows during training is open", "undecided", f": {span}.")
+        return Claim("Less is recited as training goes on, not more", "not found", f": {span}{rest}.")
+    return Claim("Whether more is recited as training goes on is open", "undecided", f": {span}{rest}.")
 
 
 def reference_rows(result: FactorsResult, rows: Iterable[Record]) -> list[Record]:

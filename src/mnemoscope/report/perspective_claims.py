@@ -8,19 +8,20 @@ from typing import Any, Final
 
 from mnemoscope.analyses import AnalysisResult
 from mnemoscope.analyses import Verdict as Judgement
-from mnemoscope.analyses.boundary import EXPLAINED, NO_DIFFERENCE, NOT_BEYOND, SURVIVES, TOO_FEW, TOO_WIDE
+from mnemoscope.analyses.boundary import EXPLAINED, NO_DIFFERENCE, NOT_BEYOND, OPPOSITE, SURVIVES, TOO_FEW, TOO_WIDE
 from mnemoscope.analyses.embedding_finding import CLAIMS
 from mnemoscope.analyses.transitions import TransitionsResult
 from mnemoscope.intervals import format_share
 from mnemoscope.report.claims import STATES, Claim
 from mnemoscope.report.rows import Record, records
-from mnemoscope.report.spoken import joined, plural, points_words, share_words
+from mnemoscope.report.spoken import plural, points_words, share_words
 
 BOUNDARY_WORDS: Final = {
-    SURVIVES: "it goes beyond what selection explains",
+    SURVIVES: "it goes beyond what this selection explains",
+    OPPOSITE: "the opposite goes beyond what this selection explains",
     NOT_BEYOND: "text never seen shows it too",
-    EXPLAINED: "selection can explain it",
-    NO_DIFFERENCE: "there is no such step",
+    EXPLAINED: "nothing is shown beyond what this selection explains",
+    NO_DIFFERENCE: "no step can be told from zero",
     TOO_WIDE: "the interval is too wide to tell",
     TOO_FEW: "there are too few sequences to tell",
 }
@@ -42,18 +43,29 @@ def persistence_claim(result: TransitionsResult) -> Claim:
             f"Of the {plural(kept['num_sequences'], 'sequence')} that {kept['model_from']} recites, {next_} recites "
             f"{kept['num_chosen']:,} too, {share_words(kept)}"
         )
-    return Claim(f"{words}.", STATES[verdict], f" {_staying_words(figures)}.")
+    by_size = figures["relation"] == "size"
+    what = "That sequences keep their level of score, and the more so the larger the models (a published finding)"
+    told = f"{what}: {_VERBS[verdict]}." if by_size else "No two sizes were compared, as the published finding does."
+    return Claim(f"{words}.", "plain", f" {told} {_staying_words(figures)}.")
+
+
+_VERBS: Final[Mapping[Judgement, str]] = {"holds": "found", "fails": "not found", "undecided": "open"}
 
 
 def _staying_words(figures: Mapping[str, Any]) -> str:
     """How commonly sequences stay at their level of score, over the levels that hold enough of them."""
     told, of = figures["dominance_num_dominant"], figures["dominance_num_levels"]
     if not of:
-        return "No level of score holds enough sequences to tell whether they stay at it"
-    words = f"Staying at its level of score is a sequence's commonest fate in {told} of {of} levels"
+        return "No level holds enough sequences to tell"
+    words = f"At {told} of {plural(of, 'level')} more sequences stay than go to any one other"
     if figures.get("growth_num_levels"):
-        rising, levels = figures["growth_num_rising"], figures["growth_num_levels"]
-        words += f", and becomes surely commoner with size in {rising} of {levels}"
+        rising, falling, levels = (figures[f"growth_num_{name}"] for name in ("rising", "falling", "levels"))
+        words += (
+            f"; between the first two sizes and the last two the share that stays rises at {rising} of "
+            f"{plural(levels, 'level')} and falls at {falling}, beyond chance"
+        )
+    elif figures["relation"] == "size":
+        words += "; with one step of size nothing can be said about growth"
     return words
 
 
@@ -76,13 +88,15 @@ def boundary_claim(name: str, result: AnalysisResult) -> Claim:
         "frequency": "Rarer words just where recitation breaks off",
         "entropy": "A model less sure of itself just where recitation breaks off",
     }[name]
-    if not counts:
-        return Claim(f"{what} (a published finding): no model's sample allowed a test.", "undecided")
+    if not result.finding.figures.get("num_tests"):
+        return Claim(
+            f"{what} (a published finding): not tested, no model's sample holds enough sequences.", "undecided"
+        )
     total = sum(counts.values())
     lead = {
         "holds": "found, beyond what choosing sequences by their score brings about by itself",
-        "fails": "not shown to be more than choosing sequences by their score brings about by itself",
-        "undecided": "open, as choosing sequences by their score may bring it about by itself",
+        "fails": "nothing found beyond what choosing sequences by their score brings about by itself",
+        "undecided": "open, for choosing sequences by their score may bring it about by itself",
     }[result.finding.verdict]
     return Claim(
         f"{what} (a published finding): {lead}.", STATES[result.finding.verdict], f" {told_verdicts(counts, total)}."
@@ -118,7 +132,8 @@ def embedding_states(result: AnalysisResult) -> dict[str, Judgement]:
     if "num_models" not in figures:
         return {}
     failed, open_ = (str(figures.get(name) or "").split(", ") for name in ("not_reproduced", "undecided"))
-    return {name: "fails" if name in failed else "undecided" if name in open_ else "holds" for name in CLAIMS}
+    tested = CLAIMS if "smallest_model" in figures else CLAIMS[:2]  # the third is about sizes
+    return {name: "fails" if name in failed else "undecided" if name in open_ else "holds" for name in tested}
 
 
 def embedding_claim(result: AnalysisResult) -> Claim:
@@ -131,15 +146,16 @@ def embedding_claim(result: AnalysisResult) -> Claim:
             "undecided",
         )
     parts = [
-        f"{title}: {joined([EMBEDDING_WORDS[name] for name, state in states.items() if state == wanted])}"
-        for wanted, title in (("holds", "found"), ("fails", "not found"), ("undecided", "undecided"))
+        f" {title}: {'; '.join(EMBEDDING_WORDS[name] for name, state in states.items() if state == wanted)}."
+        for wanted, title in (("holds", "Found"), ("fails", "Not found"), ("undecided", "Open"))
         if wanted in states.values()
     ]
-    words = "; ".join(parts)
+    num_found, verdicts = list(states.values()).count("holds"), set(states.values())
     return Claim(
-        f"Three published patterns in the models' internal states (embeddings) while they recite. {words[0].upper()}"
-        f"{words[1:]}.",
-        STATES[result.finding.verdict],
+        f"Of {len(states)} published patterns in the models' internal states (embeddings) {num_found or 'none'} "
+        f"{'is' if num_found < 2 else 'are'} found here.",
+        STATES[verdicts.pop()] if len(verdicts) == 1 else "plain",
+        "".join(parts),
     )
 
 
@@ -150,10 +166,13 @@ def prediction_claim(result: AnalysisResult) -> Claim:
     if tokens is None:
         return Claim("Whether recitation can be foreseen cannot be told: no predictor could be tested.", "undecided")
     words = (
-        f"From the context alone, before {figures['model']} writes a word, a trained predictor says of "
-        f"{format_share(*tokens)} of the tokens rightly whether they will match"
+        f"From the context alone, before {figures['model']} writes a word, a trained predictor foresees rightly for "
+        f"{format_share(*tokens)} of the tokens whether they will match"
     )
-    tested = f" ({plural(_count(figures), 'test sequence')}, each number of right tokens weighing the same)"
+    tested = (
+        f" ({plural(_count(figures), 'test sequence')}, weighted so that every score counts the same, which is not "
+        "how sequences come)"
+    )
     best, gain = figures.get("context_token_accuracy_best_baseline"), _figure(figures, "context_token_accuracy_gain")
     if best is None or gain is None:
         return Claim(words, "undecided", f"{tested}. No simpler method was tested beside it.")
@@ -162,9 +181,9 @@ def prediction_claim(result: AnalysisResult) -> Claim:
         "fails": "It does not beat every simpler method",
         "undecided": "Whether it beats every simpler method is open",
     }[result.finding.verdict]
-    beaten = f"surely ahead of {figures['num_baselines_beaten']} of {figures['num_baselines']}"
-    against = f"{points_words(*gain, signed=True)} against the best, {best}"
-    return Claim(words, STATES[result.finding.verdict], f"{tested}. {lead}: {beaten}, {against}.")
+    beaten = f"ahead of {figures['num_baselines_beaten']} of {figures['num_baselines']}, by an interval each"
+    against = f"against the best of them, {best}, the gain is {points_words(*gain, signed=True)}"
+    return Claim(words, STATES[result.finding.verdict], f"{tested}. {lead}: it is {beaten}; {against}.")
 
 
 def flagging_words(result: AnalysisResult) -> str:

@@ -6,6 +6,7 @@ which sentence is said.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
@@ -17,11 +18,13 @@ from mnemoscope.analyses.factors import FactorsResult
 from mnemoscope.analyses.frequency import FrequencyResult
 from mnemoscope.analyses.prediction import PredictionResult
 from mnemoscope.analyses.transitions import TransitionsResult
+from mnemoscope.intervals import wilson
 from mnemoscope.report.cautions import cautions
 from mnemoscope.report.claims import (
     Claim,
     State,
     amount_claim,
+    context_judgement,
     control_claim,
     copies_claim,
     excess_row,
@@ -128,12 +131,20 @@ def published_states(results: Mapping[str, AnalysisResult]) -> dict[str, Judgeme
     if isinstance(factors, FactorsResult):
         states |= _factor_states(factors)
     for name, words in _FINDINGS.items():
-        if name in results:
+        if name in results and _is_tested(results[name]):
             states[words] = results[name].finding.verdict
     if "embeddings" in results:
         for name, state in embedding_states(results["embeddings"]).items():
             states[_EMBEDDING_FINDINGS[name]] = state
     return states
+
+
+def _is_tested(result: AnalysisResult) -> bool:
+    """Whether there was anything to test: sizes to compare, or enough sequences at the boundary."""
+    figures = result.finding.figures
+    if isinstance(result, TransitionsResult):
+        return figures.get("relation") == "size"
+    return bool(figures.get("num_tests"))
 
 
 _FACTOR_FINDINGS: Final = (
@@ -143,8 +154,8 @@ _FACTOR_FINDINGS: Final = (
 )
 _FINDINGS: Final = {
     "transitions": "scores persist from model to model, ever more with size",
-    "frequency": "words are rarer where recitation breaks off",
-    "entropy": "the model is less sure where recitation breaks off",
+    "frequency": "words are rarer where recitation breaks off, beyond what choosing by score explains",
+    "entropy": "the model is less sure where recitation breaks off, beyond what choosing by score explains",
 }
 _EMBEDDING_FINDINGS: Final = {
     "the order of scores": "internal states lie in the order of scores",
@@ -152,60 +163,61 @@ _EMBEDDING_FINDINGS: Final = {
     "larger models spreading further": "larger models spread internal states further",
 }
 
-_PERSPECTIVES: Final = {
-    **dict(zip(_FACTOR_FINDINGS, ("size", "context", "graded scores"), strict=True)),
-    _FINDINGS["transitions"]: "what becomes of sequences from model to model",
-    _FINDINGS["frequency"]: "word frequency",
-    _FINDINGS["entropy"]: "entropy",
-    **dict.fromkeys(_EMBEDDING_FINDINGS.values(), "internal states"),
-}
-"""What a study did not ask, in a word or two."""
-
 
 def _factor_states(factors: FactorsResult) -> dict[str, Judgement | None]:
     figures = factors.finding.figures
     size: Judgement | None = factors.finding.verdict if "smallest_model" in figures else None
-    context: Judgement | None = None
-    if "context_num_models" in figures:
-        rising, falling, of = (figures[f"context_num_{name}"] for name in ("rising", "falling", "models"))
-        context = "holds" if rising == of else "fails" if falling and not rising else "undecided"
-    return dict(zip(_FACTOR_FINDINGS, (size, context, _judge_low_scores(factors)), strict=True))
+    return dict(zip(_FACTOR_FINDINGS, (size, context_judgement(figures), _judge_low_scores(factors)), strict=True))
 
 
 def _judge_low_scores(factors: FactorsResult) -> Judgement | None:
-    """Whether more than half of the sequences score below 0.3 in every final model; None without scores, undecided
-    where they are few.
+    """Whether more than half of the sequences score below 0.3 in every final model, or in none, beyond chance; None
+    without scores.
     """
-    rows = [row for row in reference_rows(factors, records(factors.bins)) if row["group"] == "member"]
-    rows = last_checkpoints(rows)
-    if any(row["small_stratum"] for row in rows):
-        return "undecided"
-    halves = [
-        2 * sum(row["num_chosen"] for row in rows if row["model"] == model and row["bin"] < LOW_BINS) > num_sequences
-        for model, num_sequences in {row["model"]: row["num_sequences"] for row in rows}.items()
-        if num_sequences
-    ]
-    if not halves:
-        return None
-    return "holds" if all(halves) else "undecided" if any(halves) else "fails"
+    bins, totals = (
+        last_checkpoints(row for row in reference_rows(factors, records(table)) if row["group"] == "member")
+        for table in (factors.bins, factors.memorized)
+    )
+    low_scores: defaultdict[str, int] = defaultdict(int)
+    for row in bins:
+        low_scores[row["model"]] += row["num_chosen"] if row["bin"] < LOW_BINS else 0
+    judged: set[Judgement] = {
+        _judge_half(low_scores[row["model"]] / row["num_sequences"], row["num_unique"] or row["num_sequences"])
+        for row in totals
+        if row["num_sequences"] and row["model"] in low_scores
+    }
+    return None if not judged else judged.pop() if len(judged) == 1 else "undecided"
+
+
+def _judge_half(share: float, num_unique: int) -> Judgement:
+    """Whether the interval of a share lies beyond a half; copies of a sequence count as one."""
+    low, high = (float(end) for end in wilson(share * num_unique, num_unique))
+    return "holds" if low > 0.5 else "fails" if high < 0.5 else "undecided"
 
 
 def _published_claim(results: Mapping[str, AnalysisResult]) -> Claim:
-    """The published findings in one list: which hold, which fail, which are open, which were not asked."""
+    """The published findings in one list: which hold, which fail, which are open, which were not tested."""
     states = published_states(results)
-    verbs = {
-        "holds": ("holds", "hold"),
-        "fails": ("is not found", "are not found"),
-        "undecided": ("is open", "are open"),
-    }
-    parts, lists = list[str](), list[str]()
-    for wanted, (one, many) in verbs.items():
-        words = [words for words, state in states.items() if state == wanted]
-        if words:
-            parts.append(f"{len(words)} {one if len(words) == 1 else many} here")
-            lists.append(f" {one.removeprefix('is ').capitalize()}: {'; '.join(words)}.")
-    unasked = list(dict.fromkeys(_PERSPECTIVES[words] for words, state in states.items() if state is None))
-    rest = f" Not asked: {joined(unasked)}." if unasked else ""
-    if not parts:
-        return Claim(f"None of {len(states)} published findings is tested here.", "plain", rest)
-    return Claim(f"Of {len(states)} published findings {joined(parts)}.", "plain", "".join(lists) + rest)
+    words = {wanted: [name for name, state in states.items() if state == wanted] for wanted in _COUNTED}
+    untested = [name for name, state in states.items() if state is None]
+    rest = f" Not tested: {'; '.join(untested)}." if untested else ""
+    told = {wanted: names for wanted, names in words.items() if names}
+    if not told:
+        return Claim(f"None of {len(states)} published findings could be tested here.", "plain", rest)
+    counts = [f"{len(names)} {_COUNTED[wanted][len(names) != 1]}" for wanted, names in told.items()]
+    counts += [f"{len(untested)} not tested"] if untested else []
+    lists = [f" {_LISTED[wanted]}: {'; '.join(names)}." for wanted, names in told.items()]
+    return Claim(f"Of {len(states)} published findings, {joined(counts)}.", "plain", "".join(lists) + rest)
+
+
+_COUNTED: Final[Mapping[str, tuple[str, str]]] = {
+    "holds": ("holds here", "hold here"),
+    "fails": ("is not found", "are not found"),
+    "undecided": ("is open", "are open"),
+}
+"""Of one finding, and of several."""
+_LISTED: Final[Mapping[str, str]] = {
+    "holds": "Holds",
+    "fails": "Not found",
+    "undecided": "Open, neither shown nor ruled out",
+}
