@@ -187,6 +187,14 @@ def test_curves_and_sentences_by_hand():
     assert pair["context_mean"] == pytest.approx(np.average(values[:, 0] // 100, weights=weights))
 
 
+def test_no_band_reaches_below_zero():
+    """One light row of 30 holds nearly all weight: without it the mean is 15 times as large, and the band is cut."""
+    weights = np.ones(30)
+    weights[0] = 1000
+    for row in rows_of(tiny_result(30, weights).curves, ngram=1):
+        assert row["mean_low"] == 0 < row["mean"] < row["mean_high"]
+
+
 def test_a_stratum_too_small_is_named_and_not_averaged():
     """29 clusters give no curve, no mean and no verdict, but their number and the reason; an empty one says empty."""
     result = tiny_result(29, np.ones(29))

@@ -40,7 +40,7 @@ def _with_ends(name: str, meaning: str, unit: str, interval: str) -> dict[str, C
     }
 
 
-INTERVAL, BAND = "cluster-bootstrap interval", "simultaneous band over the curve's indices"
+INTERVAL, BAND = "cluster-bootstrap interval", "simultaneous band over the curve's indices, cut at 0"
 OWN_COLUMNS: Mapping[str, Column] = {
     "ngram": Column(LENGTH, "length of the n-gram that ends at the index", "tokens"),
     "score_class": Column(TEXT, "memorized (n matches), half (n / 2), unmemorized (0); null for other scores"),
@@ -223,13 +223,14 @@ def stratum_means(traced: Traced, stratum: Stratum, values_RK: Floats, settings:
 
 
 def _banded(name: str, means: Means | None, level: float) -> dict[str, Floats | None]:
+    """A curve and its band, cut at 0: no frequency and no entropy is below."""
     if means is None:
         return dict.fromkeys(ends(name))
     known = ~np.isnan(means.estimate_K)
     low, high = np.full((2, len(known)), np.nan)
     if known.any():
         low[known], high[known] = simultaneous_band(means.estimate_K[known], means.resampled_BK[:, known], level)
-    return dict(zip(ends(name), (means.estimate_K, low, high), strict=True))
+    return dict(zip(ends(name), (means.estimate_K, np.maximum(low, 0), high), strict=True))
 
 
 def at(column: Floats | None, index: int) -> float | None:
