@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -19,7 +20,7 @@ from mnemoscope.run import run_study
 from mnemoscope.sequence_texts import open_corpora
 from mnemoscope.shards import ShardRange
 from mnemoscope.store import open_study, shard_path
-from mnemoscope.texts import open_texts
+from mnemoscope.texts import GroupText, open_texts
 from mnemoscope.viewer.committed import CommittedShards, split_into_parts
 from mnemoscope.viewer.filters import read_filter
 from mnemoscope.viewer.queries import Database, Session, Stopped
@@ -212,6 +213,29 @@ def test_a_corpus_that_opens_slowly_keeps_nobody_waiting(drawn, monkeypatch):
     opening.set()
     monkeypatch.setattr("mnemoscope.viewer.windows.LIST_SECONDS", 60)
     assert all(row["preview"] for row in client.get("/api/sequences", params=PLACE).json()["rows"])
+
+
+@pytest.mark.parametrize("redact", [False, True])
+def test_a_corpus_is_read_by_one_thread_at_a_time(drawn, monkeypatch, redact):
+    """Lists and sequences that are asked for at once wait for each other: a corpus goes on from where it was read."""
+    inside, together = [], []
+
+    def read(text, *args, read=GroupText.read, **options):
+        inside.append(1)
+        together.append(len(inside))
+        threading.Event().wait(0.01)
+        found = read(text, *args, **options)
+        inside.pop()
+        return found
+
+    client = client_of(drawn, redact=redact)
+    assert client.get("/api/sequences/member/1").json()["sequence"]["tokens"]
+    monkeypatch.setattr(GroupText, "read", read)
+    addresses = [f"/api/sequences/member/{number}" for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda address: client.get(address).status_code, addresses))
+    assert answers == [200] * 8
+    assert together == [1] * 8
 
 
 def test_a_large_study_opens_in_the_order_of_ids(drawn, monkeypatch):

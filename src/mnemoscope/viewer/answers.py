@@ -10,12 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
 from mnemoscope.errors import ConfigError
-from mnemoscope.redaction import redact_sequence
 from mnemoscope.report.explorer_data import ExplorerShape, RowJson, sequence_json, texts_json
 from mnemoscope.report.page_data import study_data
 from mnemoscope.report.study_facts import facts_of
 from mnemoscope.sequence_facts import SequencePick
-from mnemoscope.sequences import read_many
 from mnemoscope.store import GROUPS, Group, Study
 from mnemoscope.viewer.committed import CommittedShards
 from mnemoscope.viewer.filters import Cursor, Filter, Place
@@ -93,12 +91,10 @@ def tell_count(library: Library, session: Session, asked: Filter) -> dict[str, A
 
 def tell_sequence(library: Library, group: Group, sequence_id: int) -> dict[str, Any] | None:
     """Everything that is stored of a sequence; None where no model has scored it."""
-    pick = SequencePick(group, sequence_id)
-    facts = read_many(library.study, [pick], corpora=library.texts.corpora())[0]
+    facts = library.texts.sequences([SequencePick(group, sequence_id)])[0]
     if not facts.scores:
         return None
-    shown = redact_sequence(facts) if library.redact else facts
-    return {"sequence": sequence_json(shown, _shape(library.study)), "texts": texts_json([shown])}
+    return {"sequence": sequence_json(facts, _shape(library.study)), "texts": texts_json([facts])}
 
 
 def _shape(study: Study) -> ExplorerShape:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, final
 from mnemoscope.redaction import redact_sequence
 from mnemoscope.report.escapes import escape
 from mnemoscope.report.explorer_data import preview
-from mnemoscope.sequence_facts import SequencePick
+from mnemoscope.sequence_facts import SequenceFacts, SequencePick
 from mnemoscope.sequence_texts import Corpora, open_corpora, read_true_tokens, token_texts
 from mnemoscope.sequences import read_many
 from mnemoscope.store import GROUPS, Group, Study
@@ -82,6 +82,13 @@ class WindowTexts:
         is_text = corpora.texts[group].corpus.tokenizer is not None
         return None if is_text else "its tokens have no text: no tokenizer is known of the corpus"
 
+    def sequences(self, picks: Sequence[SequencePick]) -> list[SequenceFacts]:
+        """Everything that is stored of some sequences, without what is private where the text is redacted."""
+        corpora = self.corpora()
+        with self._lock:  # a corpus goes on from where it was last read: two readers would take from each other
+            found = read_many(self._study, picks, corpora=corpora)
+        return [redact_sequence(facts) for facts in found] if self._redact else found
+
     def previews(self, group: Group, rows: Sequence[Row], context: int) -> dict[int, str | None]:
         """The first words of the context and of the true continuation, by id, where they are known.
 
@@ -91,8 +98,7 @@ class WindowTexts:
             return {}
         with self._lock:
             if self._redact:
-                picks = [SequencePick(group, row.sequence_id) for row in rows]
-                redacted = [redact_sequence(facts) for facts in read_many(self._study, picks, corpora=self.corpora())]
+                redacted = self.sequences([SequencePick(group, row.sequence_id) for row in rows])
                 return {facts.sequence_id: preview(facts.tokens, facts.texts, context) for facts in redacted}
             windows = self._read(group, rows)
             texts = self._token_texts(group, windows.values())
