@@ -106,9 +106,9 @@ def test_states_follow_the_results(words, some, expected):
 
 
 FACT_FLIPS = [
-    ("scored again in float32", {}, "done"),
+    ("scored again in float32", {}, "not applicable"),
     ("scored again in float32", {"models": (model_facts(dtype="float16"),)}, "not done"),
-    ("scored again in float32", {"models": (model_facts("a"), model_facts("b", dtype="bfloat16"))}, "partly"),
+    ("scored again in float32", {"models": (model_facts("a"), model_facts("b", dtype="bfloat16"))}, "not done"),
     ("scored again in float32", {"mode": "imported"}, "not done"),
     ("never saw the data", {}, "not done"),
     ("never saw the data", {"models": (model_facts("a", training_step=0),)}, "done"),
@@ -125,9 +125,12 @@ FACT_FLIPS = [
     ("are recorded", {}, "done"),
     ("are recorded", {"models": (model_facts(dtype=None),)}, "partly"),
     ("are recorded", {"groups": {"member": group_facts(corpus=None)}}, "partly"),
+    ("are recorded", {"versions": {}}, "partly"),
     ("Provenance", {}, "done"),
     ("Provenance", {"platform": None, "command": None, "is_complete": False}, "partly"),
     ("batch shape", {}, "partly"),
+    ("batch shape", {"models": (model_facts("a"), model_facts("b", dtype="bfloat16"))}, "done"),
+    ("batch shape", {"models": (model_facts("a"), model_facts("b"))}, "partly"),
     ("batch shape", {"models": (model_facts(batch_size=0),)}, "not done"),
 ]
 

@@ -175,7 +175,7 @@ def test_one_model_says_nothing_of_size():
     """Neither found nor failed: undecided, and not among the findings that were tested."""
     result = factors_of(counted((60, 300)))
     assert size_claim(result).state == "undecided" and "Only one model" in size_claim(result).words
-    assert published_states({"factors": result})["larger models memorize more"] is None
+    assert published_states({"factors": result})["larger models recite more"] is None
 
 
 def test_copies_are_told_from_once_to_the_largest_class_that_is_not_small():
@@ -264,6 +264,8 @@ def test_the_predictors_share_and_gain_are_the_findings(results):
     ("facts", "words"),
     [
         (bare_facts(mode="imported"), "computed elsewhere and imported"),
+        (bare_facts(is_complete=False), "The study is not complete"),
+        (study_facts(), "is the study's word"),
         (bare_facts(mode="exact"), "mode exact"),
         (bare_facts(missing_models=("big",)), "Not scored yet: big."),
         (bare_facts(models=(model_facts("x", dtype="bfloat16"),)), "x ran in a half-precision number format"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from mnemoscope.report.figure import Figure, axis_title, heading, model_panel, plain, told, told_number
+from mnemoscope.report.figure import LEVEL, Figure, axis_title, heading, model_panel, plain, told, told_number
 from mnemoscope.report.theme import GREY, MAGENTA, RULE, TEXT_SIZE
 from mnemoscope.report.vega import Spec, channel, concat, layer, mark
 
@@ -36,14 +36,18 @@ def draw_boundary(rows: Sequence[Record], x_title: str, title: str) -> Figure | 
         _panel([record for record in records if record["model"] == model], records, scale, x_title, index)
         for index, model in enumerate(models)
     ]
-    subtitle = ["bars: cluster-bootstrap intervals; the null has none", "the break: k, for half-memorized k + n/2"]
+    subtitle = [
+        f"bars: {LEVEL} cluster-bootstrap intervals; the null has none",
+        "the break: k, for half-memorized k + n/2",
+    ]
     missing = [row for row in rows if row["p_value"] is None]
     if missing:
         subtitle.append("not drawn: " + "; ".join(f"{row['model']}, {row['score_class']}" for row in missing))
     caption = (
-        "How much the value changes from one index to the next where the continuation begins, beside the same inside "
-        "the context and what a null that remembers nothing gives; what is left is unexplained by selection. n and "
-        "verdict head each strip."
+        "How much the value changes from one index to the next at the break, where the continuation begins (for the "
+        "half-memorized, at its middle), beside the same at matching places inside the context and what a null that "
+        f"remembers nothing gives; what is left is unexplained by selection. Bars are {LEVEL} intervals, each by "
+        "itself; the verdict is corrected for the number of tests (Holm). n and verdict head each strip."
     )
     caption += "".join(f" Not drawn: {row['model']}, {row['score_class']} ({row['note']})." for row in missing)
     resolve = {"scale": {"color": "shared", "shape": "shared"}}

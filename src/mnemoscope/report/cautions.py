@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 
 from mnemoscope.analyses import AnalysisResult
 from mnemoscope.analyses.factors import SMALL_STRATUM, FactorsResult
+from mnemoscope.intervals import share_decimals
 from mnemoscope.report.claims import Claim, longest_row
 from mnemoscope.report.rows import records
-from mnemoscope.report.spoken import counted, joined, plural, share_words
+from mnemoscope.report.spoken import counted, joined, plural
 from mnemoscope.report.study_facts import StudyFacts
 
 
@@ -33,6 +34,8 @@ def _about_scores(facts: StudyFacts) -> Iterator[str]:
             "Only whole recitations and first mistakes were scored (mode exact): sequences that are half right count "
             "as not recited, and none is followed from model to model."
         )
+    if not facts.is_complete:
+        yield "The study is not complete: numbers may change."
     if facts.missing_models:
         yield f"Not scored yet: {joined(facts.missing_models)}."
 
@@ -48,10 +51,15 @@ def _about_texts(factors: AnalysisResult | None, facts: StudyFacts) -> Iterator[
         yield f"The shares are of {plural(member.num_sequences, 'sequence')} drawn at random from the training text."
     if member is not None and member.num_short:
         yield f"{plural(member.num_short, 'sequence')} of the training text were too short and are left out."
+    if "control" in facts.groups:
+        yield "That no model saw the unseen text, and that it is of the same kind, is the study's word."
     if isinstance(factors, FactorsResult):
         row = longest_row(factors)
-        if row is not None and row["num_unique"] is None and facts.mode != "imported":
-            yield "Whether sequences are copies of one another is not known."
+        if row is not None and row["num_unique"] is None:
+            yield (
+                "Whether sequences are copies of one another is not known: each counts as one, and intervals may be "
+                "too narrow."
+            )
         if row is not None and row["num_unique"] not in (None, row["num_sequences"]):
             unique = counted(row, "num_unique", "num_sequences")
             yield f"Only {unique} sequences differ from one another; intervals take that into account."
@@ -67,18 +75,19 @@ def _about_numbers(factors: AnalysisResult | None, facts: StudyFacts) -> Iterato
     row = longest_row(factors)
     if row is not None and row["num_fragile"]:
         # Not an interval: how far the share would move if all of them fell the same way.
-        low, high = (f"{100 * row[f'share_if_flipped_{end}']:.1f}" for end in ("low", "high"))
+        decimals = share_decimals(row["share_low"], row["share_high"])
+        low, high = (f"{100 * row[f'share_if_flipped_{end}']:.{decimals}f}" for end in ("low", "high"))
         yield (
             f"For {counted(row, 'num_fragile', 'num_sequences')} sequences the model's two best tokens came so close "
-            "somewhere that another machine may choose otherwise; whatever it chose, the share at the longest lengths, "
-            f"{share_words(row)}, would stay between {low} and {high} %."
+            "somewhere that another machine may choose otherwise; if all of them fell the same way, the share at the "
+            f"longest lengths, {100 * row['share']:.{decimals}f} %, would be {low} or {high} %."
         )
     small = small_strata(factors)
     if small[0]:
-        which = "All" if small[0] == small[1] else f"{small[0]:,} of"
+        which = f"{small[0]:,} of {plural(small[1], 'share')}" if small[1] > 1 else "The one share"
         yield (
-            f"{which} {plural(small[1], 'share')} by model, length, copies and training step rest on fewer than "
-            f"{SMALL_STRATUM} different sequences; they are marked."
+            f"{which} by model, length, copies and training step {'rest' if small[0] > 1 else 'rests'} on fewer than "
+            f"{SMALL_STRATUM} different sequences, and {'are' if small[0] > 1 else 'is'} marked."
         )
 
 

@@ -245,7 +245,9 @@ def _models_words(figures: Mapping[str, Any]) -> str:
     rising, falling, of = (_whole(figures[f"context_num_{name}"]) for name in ("rising", "falling", "models"))
     if not rising and not falling:
         return "a change that may be chance" if of == 1 else f"in none of {of} models is the change beyond chance"
-    return f"beyond chance, by its own interval, it rises in {rising} of {plural(of, 'model')} and falls in {falling}"
+    return (
+        f"beyond chance, each by its own interval, it rises in {rising} of {plural(of, 'model')} and falls in {falling}"
+    )
 
 
 def _ends_along(rows: Sequence[Record], along: str, fixed: str) -> tuple[Record, Record]:

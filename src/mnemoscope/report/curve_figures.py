@@ -13,6 +13,7 @@ from mnemoscope.analyses.entropy import EntropyResult
 from mnemoscope.analyses.frequency import FrequencyResult
 from mnemoscope.report.boundary_figures import draw_boundary
 from mnemoscope.report.figure import (
+    LEVEL,
     MAX_ROWS,
     Figure,
     evenly,
@@ -146,8 +147,10 @@ def _draw_curves(rows: Sequence[Record], drawn: Drawn, missing: Sequence[str]) -
         resolve={"scale": {"color": "shared", "strokeDash": "shared"}},
     )
     caption = (
-        f"{drawn.words} Mean over sequences of one score with its cluster-bootstrap band; the dashed null knows where "
-        f"the boundary is but not what is memorized, the dotted line is held-out text; {sizes}."
+        f"{drawn.words} Mean over the sequences of one score: memorized (every token right), half, unmemorized (none). "
+        f"A band holds its whole curve in {LEVEL} of cluster-bootstrap resamples. The dashed null, drawn from the last "
+        "context token on, knows where the boundary is but not what is memorized; the dotted line is held-out text; "
+        f"{sizes}."
         f"{thinned}"
     )
     return Figure(chart, caption, drawn.y_title, panel_models=models, config=LEGENDS_BELOW)

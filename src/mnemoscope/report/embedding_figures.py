@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from mnemoscope.analyses.embeddings import EmbeddingsResult
 from mnemoscope.report.figure import (
+    LEVEL,
     MAX_ROWS,
     Figure,
     evenly,
@@ -105,7 +106,8 @@ def _draw_lines(steps: Sequence[Record], drawn: Drawn) -> Figure | None:
     said = [*drawn.remark, "random groups: of the same sizes, treated the same", _sizes(steps)]
     caption = (
         f"Groups of sequences by how many tokens matched, at each decoding step: {' '.join(drawn.remark)}. Beside them "
-        f"random groups of the same sizes; bands are intervals. {_sizes(steps)}."
+        f"random groups of the same sizes. Bands: {LEVEL} bootstrap intervals over clusters, each step by itself; of "
+        f"random groups, the middle {LEVEL}. {_sizes(steps)}."
     )
     return _panels(rows, views, drawn.title, said, Figure({}, caption, drawn.y_title))
 
@@ -148,7 +150,7 @@ def _draw_matrices(result: EmbeddingsResult) -> Figure | None:
     thinned = f" Of {len(scores)} scores {len(kept)} are drawn." if kept != scores else ""
     caption = (
         f"How far the mean states of two scores lie apart at the first, the middle and the last step, {labels[-1]}, "
-        f"{side}s; scores in order darken toward the diagonal. A pointer tells n.{thinned}"
+        f"{side}s; darker is nearer: scores in order darken toward the diagonal. A pointer tells n.{thinned}"
     )
     remark = [f"{labels[-1]}, {side}; scores in order darken", "toward the diagonal"]
     figure = Figure({}, caption, "distance / sqrt(width)")

@@ -17,6 +17,8 @@ T = TypeVar("T")
 CHARACTER_PIXELS: Final = 6.2
 """Of type of 12 pixels, on average."""
 LINE_CHARACTERS: Final = 64
+LEVEL: Final = "95 %"
+"""Of every interval that is drawn: the one at which analyses are made; no study chooses another."""
 MAX_ROWS: Final = 2000
 """Of one figure: a page carries them all."""
 _NOT_POINTED_AT: Final = ("line", "area", "text")

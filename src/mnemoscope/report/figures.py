@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from mnemoscope.analyses.factors import FactorsResult
 from mnemoscope.report.axes import Axis, decade_shares, dodge, linear_shares, x_encoding
 from mnemoscope.report.figure import (
+    LEVEL,
     MAX_ROWS,
     Figure,
     evenly,
@@ -316,4 +317,4 @@ def _subtitle(rows: Sequence[Record], of_control: str) -> tuple[str, str]:
     sizes = {group: [int(row["num_sequences"]) for row in rows if row["group"] == group] for group in _groups(rows)}
     parts = [f"{span(some)} {group} sequences" for group, some in sizes.items()]
     control = of_control or ("control dashed and hollow" if CONTROL in sizes else "no control given")
-    return f"n per point: {', '.join(parts)}", f"{control}; bars: Wilson intervals"
+    return f"n per point: {', '.join(parts)}", f"{control}; bars: {LEVEL} Wilson intervals"

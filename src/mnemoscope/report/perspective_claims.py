@@ -45,7 +45,8 @@ def persistence_claim(result: TransitionsResult) -> Claim:
         )
     by_size = figures["relation"] == "size"
     what = "That sequences keep their level of score, and the more so the larger the models (a published finding)"
-    told = f"{what}: {_VERBS[verdict]}." if by_size else "No two sizes were compared, as the published finding does."
+    verb = _VERBS[verdict] if figures["dominance_num_levels"] else "not tested"
+    told = f"{what}: {verb}." if by_size else "No two sizes were compared, as the published finding does."
     return Claim(f"{words}.", "plain", f" {told} {_staying_words(figures)}.")
 
 
@@ -191,7 +192,10 @@ def flagging_words(result: AnalysisResult) -> str:
     recall = _figure(result.finding.figures, "recall_at_1_percent")
     if recall is None:
         return ""
-    return f"of sequences as they come, the hundredth ranked first holds {format_share(*recall)} of all full matches"
+    words = f"of sequences as they come, the hundredth ranked first holds {format_share(*recall)} of all full matches"
+    full = result.finding.figures.get("full_match_share")
+    most = f"; no ranking could hold more than {100 * min(1.0, 0.01 / float(full)):.0f} %" if full else ""
+    return words + most
 
 
 def _figure(figures: Mapping[str, Any], name: str) -> tuple[float, float, float] | None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from mnemoscope.analyses.prediction import PredictionResult
 from mnemoscope.analyses.prediction_units import OURS, role_of
-from mnemoscope.report.figure import Figure, span, specs_of_figures, told, told_percent, told_points
+from mnemoscope.report.figure import LEVEL, Figure, span, specs_of_figures, told, told_percent, told_points
 from mnemoscope.report.prediction_panels import (
     BASELINE,
     CONTEXT,
@@ -39,7 +39,7 @@ SHARES: Final = {"token_accuracy": "tokens right, %", "full_accuracy": "sequence
 MIN_DRAWN: Final = 5
 """Clusters in a bin of probability for its share to be drawn."""
 KINDS: Final = {"token": "tokens", "full": "whole sequences"}
-BARS: Final = "bars: intervals over clusters of test sequences"
+BARS: Final = f"bars: {LEVEL} intervals over clusters of test sequences"
 BARE: Final = (ORIGINAL.name, BASELINE.name)
 """Series whose curves have no band: four would cover one another."""
 BALANCED: Final = "every score weighing the same"
@@ -152,8 +152,11 @@ def draw_fully_by_score(result: PredictionResult) -> Figure | None:
             )
             record = {"model": row["model"], "x": row["num_matched"], "value": share, **said}
             panels.setdefault(f"ours, {row['task']}", []).extend([record] if share is not None else [])
-    words = "Full accuracy by score: where the sequences lie that are predicted without one error."
-    subtitle = ["of the sequences with every token right, the share of each score", f"k = {cell[0]}, n = {cell[1]}"]
+    words = "How many tokens matched in the sequences that are predicted without one error."
+    subtitle = [
+        "of the sequences predicted without one error, the share of each score",
+        f"k = {cell[0]}, n = {cell[1]}",
+    ]
     said = _caption(words, [*subtitle, "a pointer tells n"])
     return draw_models(panels, "matched tokens", Words("Where whole sequences are right", subtitle, said, "share"))
 

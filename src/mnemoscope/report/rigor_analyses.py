@@ -95,7 +95,12 @@ def _regression(topic: str, evidence: Evidence) -> RigorRow:
     if table is None:
         return RigorRow(topic, point, "not applicable", ONE_MODEL)
     kinds = [kind for kind in ("regression", "symmetric", "independent") if num_rows_with(table, null=kind)]
-    return RigorRow(topic, point, graded(len(kinds), 3), f"{table.num_rows:,} cells, nulls: {joined(kinds) or 'none'}")
+    return RigorRow(
+        topic,
+        point,
+        graded(len(kinds), 3),
+        f"{table.num_rows:,} cells, nulls: {joined(kinds) or 'none'}; independent is what permuting gives on average",
+    )
 
 
 def inference_rows(evidence: Evidence) -> Iterator[RigorRow]:
@@ -139,25 +144,32 @@ def _paired(topic: str, evidence: Evidence) -> RigorRow:
         return RigorRow(topic, point, "not applicable", ONE_MODEL)
     wanted = ["McNemar", "Bowker"] + (["paired bootstrap of predictors"] if gains is not None else [])
     state = graded(sum(name in made for name in wanted), len(wanted))
-    return RigorRow(topic, point, state, ", ".join(f"{name} {count:,}" for name, count in made.items()))
+    words = ", ".join(f"{name} {count:,}" for name, count in made.items())
+    if evidence.factors is not None and "smallest_model" in evidence.factors.finding.figures:
+        state = "partly"
+        words += (
+            "; shares of two models are subtracted as if of other sequences: their interval is wider than it need be"
+        )
+    return RigorRow(topic, point, state, words)
 
 
 def _holm(topic: str, evidence: Evidence) -> RigorRow:
     """Every table with p-values of many tests has them adjusted beside."""
     point = "Holm over many tests"
-    names = {"p_value": "p_holm", "p_symmetric": "p_symmetric_holm"}
+    names = {"p_value": "p_holm", "p_symmetric": "p_symmetric_holm", "p_inside": "p_inside_holm"}
+    names |= {"order_p": "order_p_holm", "separation_p": "separation_p_holm"}
     tables = {
-        place: (num_known(table, adjusted), num_known(table, plain))
+        place: tuple(sum(num_known(table, name) for name in some) for some in (names.values(), names))
         for place, table in evidence.tables.items()
-        for plain, adjusted in names.items()
-        if num_known(table, plain)
+        if any(num_known(table, plain) for plain in names)
     }
     if not tables:
         return RigorRow(topic, point, "not applicable", "no p-values")
     done, of = (sum(counts[i] for counts in tables.values()) for i in (0, 1))
     without = [place for place, (adjusted, plain) in tables.items() if adjusted < plain]
     rest = f"; as they are in {joined(without)}" if without else ""
-    return RigorRow(topic, point, graded(done, of), f"{done:,} of {of:,} p-values have an adjusted one{rest}")
+    words = f"{done:,} of {of:,} p-values have an adjusted one{rest}; intervals stand alone, but for bands of curves"
+    return RigorRow(topic, point, graded(done, of), words)
 
 
 def _bands(topic: str, evidence: Evidence) -> RigorRow:
@@ -169,7 +181,8 @@ def _bands(topic: str, evidence: Evidence) -> RigorRow:
         )
     meanings = [(table.schema.field("mean_low").metadata or {}).get(b"meaning", b"").decode() for table in tables]
     is_simultaneous = all("simultaneous" in meaning for meaning in meanings)
-    known, of = sum(num_known(table, "mean_low") for table in tables), sum(table.num_rows for table in tables)
+    # The first index has no mean where nothing comes before it.
+    known, of = (sum(num_known(table, name) for table in tables) for name in ("mean_low", "mean"))
     kind = "simultaneous (max-t) over a curve's indices" if is_simultaneous else "pointwise"
     state = graded(known, of) if is_simultaneous else "partly"
     return RigorRow(topic, point, state, f"{known:,} of {of:,} points have a band, {kind}")

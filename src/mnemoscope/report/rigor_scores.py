@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ from mnemoscope.report.rigor_evidence import (
 )
 from mnemoscope.report.rows import Record, last_checkpoints, records
 from mnemoscope.report.spoken import bound_words, counted, joined, plural, points_words
+from mnemoscope.report.study_facts import ModelFacts
 
 NO_SCORES: Final = "no scores were analysed"
 _SIZES: Final = ("num_sequences", "num_clusters", "num_from", "num_points", "num_chosen", "num_rose")
@@ -75,6 +76,7 @@ def _recorded(topic: str, evidence: Evidence) -> RigorRow:
         "weights": [model for model in facts.models if model.weights_sha256 is None],
         "corpus fingerprint": [group for group in facts.groups.values() if group.corpus is None],
         "offset": [group for group in facts.groups.values() if group.offset is None],
+        "versions": [] if facts.versions else ["all"],
     }
     absent = [name for name, unknown in missing.items() if unknown]
     grid = f"k = {_numbers(facts.contexts)}; n = {_numbers(facts.continuations)}"
@@ -264,7 +266,8 @@ def _positive_control(topic: str, factors: FactorsResult | None) -> RigorRow:
     if factors is None or factors.repeat_classes.num_rows == 0:
         return RigorRow(topic, point, "not done", "numbers of copies are not known (column num_repeats)")
     claim = copies_claim(factors)
-    return RigorRow(topic, point, "done" if claim.state == "found" else "partly", claim.words)
+    words = f"{claim.words} Few copies are compared with many; the classes between stand in the table of repeats"
+    return RigorRow(topic, point, "done" if claim.state == "found" else "partly", words)
 
 
 def numeric_rows(evidence: Evidence) -> Iterator[RigorRow]:
@@ -290,17 +293,28 @@ def numeric_rows(evidence: Evidence) -> Iterator[RigorRow]:
         "not done" if not num_known(memorized, "share_if_flipped_high") else "partly" if num_fragile else "done",
         _flip_words(known, num_fragile),
     )
+    twins = _numeric_twins(facts.models)
     batches = joined(sorted({f"{model.batch_size:,}" for model in facts.models if model.batch_size}))
     yield RigorRow(
         topic,
-        "Greedy decoding depends on batch shape, number format and kernel",
-        "partly" if batches else "not done",
-        f"recorded ({batches} sequences per pass) and kept on resuming; this study was not scored a second time under "
-        "others: a twin in another number format would show how much changes"
+        "Greedy decoding under another batch shape, number format or kernel is compared",
+        "done" if twins else "partly" if batches else "not done",
+        f"the same weights were run otherwise: {joined(twins)}"
+        if twins
+        else f"recorded ({batches} sequences per pass) and kept on resuming; this study was not scored a second time "
+        "under others: a twin in another number format would show how much changes"
         if batches
         else IMPORTED,
     )
     yield from _token_rows(topic, evidence)
+
+
+def _numeric_twins(models: Sequence[ModelFacts]) -> list[str]:
+    """Labels of models whose weights another one has, too, run in another format, kernel or batch."""
+    ways: dict[str | None, set[tuple[object, ...]]] = {}
+    for model in models:
+        ways.setdefault(model.weights_sha256, set()).add((model.dtype, model.attention, model.batch_size, model.device))
+    return [model.label for model in models if model.weights_sha256 and len(ways[model.weights_sha256]) > 1]
 
 
 def _fragile_words(memorized: pa.Table | None) -> str:
@@ -321,12 +335,12 @@ def _float32(topic: str, evidence: Evidence) -> RigorRow:
         return RigorRow(topic, point, "not done", IMPORTED if evidence.is_imported else NO_SCORES)
     half = [label for label, dtype in dtypes.items() if dtype != "float32"]
     if not half:
-        return RigorRow(topic, point, "done", "every model ran in float32 from the start")
+        return RigorRow(topic, point, "not applicable", "every model ran in float32 from the start")
     formats = joined(sorted({str(dtypes[label]) for label in half}))
     return RigorRow(
         topic,
         point,
-        graded(len(dtypes) - len(half), len(dtypes)),
+        "not done",
         f'{plural(len(half), "model")} ran in {formats} only: {joined(half)}; dtype = "float32" would',
     )
 

@@ -10,6 +10,7 @@ from mnemoscope.analyses.embeddings import EmbeddingsResult
 from mnemoscope.analyses.entropy import EntropyResult
 from mnemoscope.analyses.factors import FactorsResult
 from mnemoscope.analyses.frequency import FrequencyResult
+from mnemoscope.analyses.levels import LEVELS
 from mnemoscope.analyses.prediction import PredictionResult
 from mnemoscope.analyses.transitions import TransitionsResult
 from mnemoscope.intervals import format_share
@@ -47,6 +48,7 @@ def _factor_checks(result: FactorsResult) -> Iterator[str]:
             f"Control: at k = {row['context']}, n = {row['continuation']} more is recited of the training text than of "
             f"unseen text, beyond chance, in {ahead} of {plural(len(rows), 'model')}; of unseen text {row['model']} "
             f"recites {counted(row, 'num_control_memorized', 'num_control_sequences')}."
+            + (" Each model is judged by its own interval." if len(rows) > 1 else "")
         )
     elif any(row["group"] == "control" for row in records(result.memorized)):
         yield "The control cannot be set against anything: one of the two sides holds no sequences."
@@ -85,7 +87,8 @@ def _transition_checks(result: TransitionsResult) -> Iterator[str]:
     if expected is not None and correlation is not None and stays is not None:
         yield (
             f"Regression to the mean: two scores that merely correlate ({float(correlation):.2f}) would keep "
-            f"{100 * float(expected):.1f} % of the sequences at the very high level; {100 * float(stays):.1f} % stay."
+            f"{100 * float(expected):.1f} % of the sequences at the very high level; {100 * float(stays):.1f} % stay"
+            f"{_interval_of_staying(result)}."
         )
     yield from _symmetry_check(result)
     if "noise_share" in figures:
@@ -95,6 +98,17 @@ def _transition_checks(result: TransitionsResult) -> Iterator[str]:
         )
     else:
         yield "No noise floor: the study has no twin (the same model by another seed or precision) to compare with."
+
+
+def _interval_of_staying(result: TransitionsResult) -> str:
+    """Of the very high level, at the finding's last pair and cell."""
+    figures = result.finding.figures
+    wanted = {name: figures.get(name) for name in ("relation", "context_from", "continuation_from", "group")}
+    wanted |= {"level_from": LEVELS[-1], "level_to": LEVELS[-1]}
+    rows = [row for row in records(result.levels) if all(row[name] == value for name, value in wanted.items())]
+    if not rows or rows[-1]["share"] is None:
+        return ""
+    return f" (interval: {100 * rows[-1]['share_low']:.1f} to {100 * rows[-1]['share_high']:.1f} %)"
 
 
 def _symmetry_check(result: TransitionsResult) -> Iterator[str]:
@@ -125,11 +139,12 @@ def _boundary_checks(result: FrequencyResult | EntropyResult) -> Iterator[str]:
         yield "Too few sequences with a matching place inside the context: the test could not be made."
         return
     row = rows[-1]
-    unit = "ln units" if isinstance(result, FrequencyResult) else "nats"
+    is_frequency = isinstance(result, FrequencyResult)
+    unit = "ln units" if is_frequency else "nats"
     yield (
         f"For unmemorized sequences of {row['model']}: step at the boundary {_signed(row, 'difference')} {unit}, at "
         f"matching places inside the context {_signed(row, 'inside_difference')}, left unexplained "
-        f"{_signed(row, 'unexplained')}."
+        f"{_signed(row, 'unexplained')}." + (" 0.69 ln units are a factor of two." if is_frequency else "")
     )
     if row["control_difference"] is not None:
         yield (
@@ -154,8 +169,8 @@ def _embedding_checks(result: EmbeddingsResult) -> Iterator[str]:
         return
     apart = sum(row["separation_p"] < 0.05 for row in rows)
     yield (
-        f"Random groups of the same sizes: scores lie further apart than these (p < 0.05) in {apart} of "
-        f"{plural(len(rows), 'model')}."
+        f"Random groups of the same sizes: scores lie further apart than these in {apart} of "
+        f"{plural(len(rows), 'run')} (p < 0.05 each, not corrected for their number)."
     )
     order = figures.get("control_order")
     if order is not None:
@@ -179,8 +194,9 @@ def _prediction_checks(result: PredictionResult) -> Iterator[str]:
     if figures.get("num_baselines"):
         ahead, open_ = figures.get("baselines_ahead"), figures.get("baselines_open")
         yield (
-            f"Simpler methods: our predictor from the context is surely ahead of {figures['num_baselines_beaten']} of "
-            f"{figures['num_baselines']} in tokens; surely ahead of it: {ahead or 'none'}; open: {open_ or 'none'}."
+            "Simpler methods: in tokens our predictor from the context is ahead of "
+            f"{figures['num_baselines_beaten']} of {figures['num_baselines']}, by an interval each; ahead of it, after "
+            f"Holm: {ahead or 'none'}; open: {open_ or 'none'}."
         )
     else:
         yield "No simpler method was trained beside it."

@@ -37,6 +37,10 @@ DARK_FROM: Final = 0.55
 """The share from which a cell is dark enough for white type."""
 MAX_PAIRS: Final = 40
 """Of matrices beside their null: a page carries them all."""
+LEVEL_WORDS: Final = (
+    "Levels of the score, the share of tokens right: very low to 0.2, low to 0.4, medium to 0.6, high to 0.8, very "
+    "high above; grey type: fewer than 30 sequences."
+)
 CELL_COLUMNS: Final = (
     *("model_from", "model_to", "context_from", "context_to", "continuation_from", "continuation_to"),
     *("level_from", "level_to", "group", "num_chosen"),
@@ -113,7 +117,7 @@ def draw_inverse(result: TransitionsResult) -> Figure | None:
     subtitle = _subtitle(records, "columns of each matrix sum to 1")
     caption = (
         "Of the sequences that the larger model recites at a level (column), the share that the smaller one recites at "
-        f"each level (row); below each share its number. {_of_cell(records)}."
+        f"each level (row); below each share its number. {LEVEL_WORDS} {_of_cell(records)}."
     )
     title = heading("Where levels come from", subtitle)
     return Figure({"vconcat": rows, "title": title}, caption, "share of the column", cells=True)
@@ -149,7 +153,8 @@ def _draw_beside_null(result: TransitionsResult, relation: str, title: str) -> F
     caption = (
         "Left: of the sequences at a level (row), the share that is at each level next (column); below each share its "
         "number. Right: the same if the two agreed only as far as their correlation makes them, regression to the "
-        f"mean. {_of_cell(records)}." + (f" Of {len(every)} pairs {len(drawn)} are drawn." if drawn != every else "")
+        f"mean. {LEVEL_WORDS} {_of_cell(records)}."
+        + (f" Of {len(every)} pairs {len(drawn)} are drawn." if drawn != every else "")
     )
     models = [] if relation in OWN_SIDES else [some[0]["model_to"] for some, _ in drawn]
     chart: Spec = {

@@ -143,12 +143,12 @@ def _is_tested(result: AnalysisResult) -> bool:
     """Whether there was anything to test: sizes to compare, or enough sequences at the boundary."""
     figures = result.finding.figures
     if isinstance(result, TransitionsResult):
-        return figures.get("relation") == "size"
+        return figures.get("relation") == "size" and bool(figures["dominance_num_levels"])
     return bool(figures.get("num_tests"))
 
 
 _FACTOR_FINDINGS: Final = (
-    "larger models memorize more",
+    "larger models recite more",
     "longer contexts bring out more",
     "most scores stay below 0.3",
 )
@@ -203,9 +203,9 @@ def _published_claim(results: Mapping[str, AnalysisResult]) -> Claim:
     rest = f" Not tested: {'; '.join(untested)}." if untested else ""
     told = {wanted: names for wanted, names in words.items() if names}
     if not told:
-        return Claim(f"None of {len(states)} published findings could be tested here.", "plain", rest)
+        return Claim(f"None of {len(states)} published findings could be tested here.", "plain")
     counts = [f"{len(names)} {_COUNTED[wanted][len(names) != 1]}" for wanted, names in told.items()]
-    counts += [f"{len(untested)} not tested"] if untested else []
+    counts += [f"{len(untested)} {'is' if len(untested) == 1 else 'are'} not tested"] if untested else []
     lists = [f" {_LISTED[wanted]}: {'; '.join(names)}." for wanted, names in told.items()]
     return Claim(f"Of {len(states)} published findings, {joined(counts)}.", "plain", "".join(lists) + rest)
 
