@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mnemoscope import reporting
 from mnemoscope.cli import app
+from mnemoscope.derived import Derived
 from mnemoscope.errors import ConfigError, StoreError
 from mnemoscope.reporting import write_report
 from mnemoscope.store import open_study
+from mnemoscope.stored_findings import read_findings
 from shown_studies import drawn_study
 from test_page import Parsed
 
@@ -56,6 +61,31 @@ def test_stale_findings_are_computed_anew_and_said_so(study, tmp_path):
     assert any(words.startswith("computing findings") for words in told)
     assert sentence in page.words.replace("\u00a0", " ")
     assert path.read_text() == genuine
+
+
+@pytest.mark.parametrize(("num_rows", "is_anew"), [(1, True), (0, False)])
+def test_predictions_that_no_finding_tells_of_are_analysed(study, tmp_path, monkeypatch, num_rows, is_anew):
+    """Where rows were predicted after the last analysis, findings are computed anew; an empty table has none."""
+    predicted = Derived(study.folder / "predictions" / "made-1m", "k8")
+    predicted.folder.mkdir(parents=True)
+    pq.write_table(pa.table({"row": list(range(num_rows))}), predicted.path(".parquet"))
+    stored, calls = read_findings(study), []
+    monkeypatch.setattr(reporting, "current_predictions", lambda _study: [predicted])
+    monkeypatch.setattr(reporting, "analyze", lambda study: calls.append(study) or stored)
+    monkeypatch.setattr(reporting, "write_findings", lambda _study, _results: None)
+    write_report(study, tmp_path / "page.html", num_sequences=0)
+    shutil.rmtree(study.folder / "predictions")
+    assert bool(calls) == is_anew
+
+
+def test_alien_records_make_nothing_stale(study, tmp_path):
+    """A JSON file that no analysis wrote beside the findings does not have them computed anew."""
+    alien = study.folder / "analyses" / "notes.json"
+    alien.write_text("{}")
+    told = []
+    write_report(study, tmp_path / "page.html", num_sequences=0, tell=told.append)
+    alien.unlink()
+    assert not any("computing" in words for words in told)
 
 
 def test_sequences_are_as_many_as_asked_for(study, tmp_path):

@@ -142,13 +142,20 @@ def _find_results(study: Study, tell: Tell) -> Mapping[str, AnalysisResult]:
 def _expected(study: Study) -> set[str]:
     """Analyses that the study must have, or has had."""
     expected = {"factors", *(name for name in RESULTS if (study.folder / "analyses" / f"{name}.json").exists())}
-    if any(pq.read_metadata(derived.path(".parquet")).num_rows for derived in current_predictions(study)):
+    if "prediction" not in expected and _has_predictions(study):
         expected.add("prediction")
     if study.config.traces is not None:
         context = traced_contexts(study.config)[0]
         if any(has_traces(study.folder, label, context) for label in study.runs):
             expected |= {"entropy", "embeddings"}
     return expected
+
+
+def _has_predictions(study: Study) -> bool:
+    """Whether there are predictions that an analysis would read; which of them are current takes a look at all runs."""
+    if not any(study.folder.glob("predictions/*/*.parquet")):
+        return False
+    return any(pq.read_metadata(derived.path(".parquet")).num_rows for derived in current_predictions(study))
 
 
 def _read_sequences(study: Study, facts: StudyFacts, *, redact: bool, num_sequences: int) -> _Sequences | None:
