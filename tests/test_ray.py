@@ -39,7 +39,7 @@ ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 PART_BYTES = 2 * 32 * (2 * 14 + 2 * 8)
 """Of a traced sequence: float16 states of width 32, at 14 tokens twice and at 8 in two layers."""
-ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), "RAY_USAGE_STATS_ENABLED": "0"}
+ENVIRONMENT = ray_engine.ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
 
 
 @pytest.fixture(scope="module")

@@ -31,11 +31,13 @@ NEWS_SECONDS: Final = 0.5
 """Between two words of an actor on how far it is."""
 HEAD_SECONDS: Final = 30.0
 """A head that is not heard of for so long is gone; Ray itself ends the driver's process after 60, without an error."""
-_ENVIRONMENT: Final = {
+ENVIRONMENT: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # Ray prints deaths to stdout; they are told as warnings here
+    "RAY_worker_niceness": "0",  # 15 otherwise: beside anything else on two cores that made a run 100 times slower
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # an actor without a GPU sees none
 }
+"""Set before Ray is imported, where the user has not."""
 
 _log = logging.getLogger(__name__)
 
@@ -220,7 +222,7 @@ class _Crew(Generic[TaskT, ResultT]):
         num_busy = sum(member.task is not None for member in self.members)
         wanted = min(self._share.num_workers, len(self.waiting) + num_busy)
         variables = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(self._share.num_threads)}
-        actor_class = self.ray.remote(concurrency_groups={"news": 1})(_Actor).options(
+        actor_class = self.ray.remote(max_concurrency=2)(_Actor).options(
             num_cpus=self._share.num_cpus,
             num_gpus=self._share.num_gpus,
             max_restarts=0,
@@ -232,7 +234,7 @@ class _Crew(Generic[TaskT, ResultT]):
             self.members.append(_Member(actor, self._ask(actor, 0.0)))
 
     def _ask(self, actor: Any, seconds: float) -> Any:
-        return actor.listen.options(concurrency_group="news").remote(seconds)
+        return actor.listen.remote(seconds)
 
     def _hear(self, member: _Member[TaskT], news: _News) -> None:
         self._tell(member, news)
@@ -304,7 +306,7 @@ class _Crew(Generic[TaskT, ResultT]):
 
 def _connect(address: str | None) -> Any:
     """The module ray, connected."""
-    for name, value in _ENVIRONMENT.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         import ray
