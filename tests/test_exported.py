@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -157,3 +159,18 @@ def test_an_unfinished_study_is_not_exported(scored, tmp_path):
     with pytest.raises(StoreError, match="lack 1 of 3 shards"):
         export_study(open_study(study.folder), tmp_path / "export")
     assert not list((tmp_path / "export").rglob("*.csv"))
+
+
+def test_no_text_in_a_csv_is_a_formula(scored, tmp_path):
+    """Text that begins like a spreadsheet's formula gets an apostrophe; other text, nulls and numbers stay."""
+    texts = ["=1+1", "+1", "-1", "@sum", "\tx", "\rx", "a=1", "1-2", "", None]
+    study = open_study(shutil.copytree(scored.folder, tmp_path / "study"))
+    pq.write_table(
+        pa.table({"source": texts, "value": [-1.5] * len(texts)}), study.folder / "analyses/factors/forged.parquet"
+    )
+    export_study(study, tmp_path / "out")
+    with (tmp_path / "out/tables/factors/forged.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = ["'=1+1", "'+1", "'-1", "'@sum", "'\tx", "'\rx", "a=1", "1-2", "", ""]
+    assert [row["source"] for row in rows] == expected
+    assert {float(row["value"]) for row in rows} == {-1.5}

@@ -162,9 +162,19 @@ def _csv_writer(file: BinaryIO) -> _Write:
 
     def write(table: pa.Table) -> None:
         if table.num_rows:
-            pa_csv.write_csv(table, file, options)
+            pa_csv.write_csv(_without_formulas(table), file, options)
 
     return write
+
+
+def _without_formulas(table: pa.Table) -> pa.Table:
+    """The same, with an apostrophe before text that a spreadsheet would run (OWASP, "CSV Injection"); numbers stay."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            texts: list[str | None] = table.column(place).to_pylist()
+            harmless = [f"'{text}" if text and text[0] in "=+-@\t\r" else text for text in texts]
+            table = table.set_column(place, field, pa.array(harmless, field.type))
+    return table
 
 
 def _header(names: Iterable[str]) -> bytes:
