@@ -31,6 +31,7 @@ def test_readme_names_every_verb_and_column():
         "demo",
         "export",
         "import-scores",
+        "plan",
         "predict",
         "report",
         "score",

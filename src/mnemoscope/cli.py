@@ -12,6 +12,7 @@ from cyclopts import App, Group, Parameter
 from mnemoscope.config import CorpusConfig, CorpusFormat, Device, Dtype, Layout, Mode, ModelConfig, StudyConfig
 from mnemoscope.engine_options import HERE, EngineOptions
 from mnemoscope.errors import ConfigError
+from mnemoscope.plan_verb import plan
 from mnemoscope.report_verbs import report
 from mnemoscope.table_verbs import export, import_scores, show
 from mnemoscope.version import __version__
@@ -309,7 +310,7 @@ def status(folder: Path, *, verify: Annotated[bool, Parameter(negative="")] = Fa
         sys.exit(1)
 
 
-for _verb in (report, show, view, export, import_scores):
+for _verb in (plan, report, show, view, export, import_scores):
     app.command(_verb)
 
 

@@ -133,7 +133,7 @@ def load_model(config: ModelConfig, *, base: Path | None = None) -> CausalLM:
     do not fill the network, or a configuration that asks for remote code without leave.
     """
     source = locate(config, base=base)
-    device = _pick_device(config)
+    device = pick_device(config)
     network, loading = _from_pretrained(source, config)
     missing = sorted(loading.get("missing_keys") or ())
     if missing:
@@ -271,7 +271,8 @@ def _from_pretrained(folder: Path | None, config: ModelConfig) -> tuple[Any, dic
     return loaded
 
 
-def _pick_device(config: ModelConfig) -> torch.device:
+def pick_device(config: ModelConfig) -> torch.device:
+    """Where a model is to run; ModelError where this machine has no such device."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if config.device == "auto":
         return torch.device(next(name for name, there in available.items() if there))
