@@ -93,7 +93,7 @@ def _context(
         return f"{where} no predictor of {place.model} from the context alone was tested."
     row = _metric(rows, "context", OURS, CLAIM) or {}
     figures |= {name: row[name] for name in ("num_sequences", "num_clusters", "num_seeds")}
-    counts = f"({place.model}, {row['num_sequences']:,} test sequences, every score weighing the same)"
+    counts = f"({place.model}, {row['num_sequences']:,} test sequences, every score counting the same)"
     text = f"{where} {counts} the context alone predicts {ours} rightly"
     best = _best(paired, figures)
     if not best:

@@ -89,9 +89,12 @@ def _frequency_figures(result: FrequencyResult) -> dict[str, Figure | None]:
         rows = [row for row in curves if row["ngram"] == ngram]
         named = f"frequency of the {ngram}-gram"
         words = f"How often the {ngram}-gram that ends at each token stands in the training text."
-        means = Drawn("mean", "null_mean", f"mean {ngram}-gram frequency", f"Mean {named} by index", words, BILLIONS)
+        means = Drawn(
+            "mean", "null_mean", f"mean {ngram}-gram frequency (count)", f"Mean {named} by index", words, BILLIONS
+        )
         title = f"Mean log-frequency of the {ngram}-gram by index"
-        logs = Drawn("log_mean", "null_log_mean", "mean ln(1 + frequency)", title, words)
+        scaled = f"{words} Counted as ln(1 + frequency): 0.69 more is twice as often."
+        logs = Drawn("log_mean", "null_log_mean", "mean ln(1 + frequency)", title, scaled)
         figures[f"frequency_{ngram}gram"] = _draw_curves(rows, means, missing)
         figures[f"frequency_{ngram}gram_log"] = _draw_curves(rows, logs, missing)
         figures[f"frequency_{ngram}gram_boundary"] = draw_boundary(

@@ -97,7 +97,7 @@ def draw_bins(result: FactorsResult) -> Figure | None:
         row["place"] = f"score {row['bin_label']}"
     axis = Axis("score", "memorization score", ticks=(0, 0.5, 1))
     title = f"Sequences by memorization score, bins of 0.1{_at_context(rows)}"
-    words = "Which share of sequences has which score, the matched part of the continuation; shares in powers of ten."
+    words = "The share of sequences at each score (the share of tokens right); the upright axis runs in powers of ten."
     return _draw_lines(rows, Panels(axis, "model", "model", "continuation", title, words, decade_shares))
 
 

@@ -42,7 +42,7 @@ KINDS: Final = {"token": "tokens", "full": "whole sequences"}
 BARS: Final = f"bars: {LEVEL} intervals over clusters of test sequences"
 BARE: Final = (ORIGINAL.name, BASELINE.name)
 """Series whose curves have no band: four would cover one another."""
-BALANCED: Final = "every score weighing the same"
+BALANCED: Final = "weighted so that every score counts the same"
 
 
 def prediction_specs(result: PredictionResult) -> dict[str, Spec]:
@@ -95,7 +95,8 @@ def draw_gains(result: PredictionResult) -> Figure | None:
 def draw_by_model(result: PredictionResult) -> Figure | None:
     """Accuracies from the smallest to the largest model."""
     figures = result.finding.figures
-    subtitle = [f"k = {figures.get('context')}, n = {figures.get('continuation')}, {BALANCED}", BARS]
+    sizes = _sizes(_followed_rows(result, ("context", "continuation")))
+    subtitle = [f"k = {figures.get('context')}, n = {figures.get('continuation')}, {BALANCED}", sizes, BARS]
     words = "How well memorization can be predicted, from the smallest to the largest model."
     panels = _followed(result, "model", ("context", "continuation"))
     return draw_lines(panels, "model", Words("Prediction by model", subtitle, _caption(words, subtitle)))
@@ -104,7 +105,8 @@ def draw_by_model(result: PredictionResult) -> Figure | None:
 def draw_by_continuation(result: PredictionResult) -> Figure | None:
     """Accuracies of the largest model by continuation."""
     figures = result.finding.figures
-    subtitle = [f"{figures.get('model')}, k = {figures.get('context')}, {BALANCED}", BARS]
+    sizes = _sizes(_followed_rows(result, ("model", "context")))
+    subtitle = [f"{figures.get('model')}, k = {figures.get('context')}, {BALANCED}", sizes, BARS]
     words = "How well memorization can be predicted, by how many tokens are to be recited."
     panels = _followed(result, "continuation", ("model", "context"))
     heading = Words("Prediction by continuation", subtitle, _caption(words, subtitle))
@@ -177,7 +179,7 @@ def draw_calibration(result: PredictionResult) -> Figure | None:
         ]
         for kind, title in KINDS.items()
     }
-    small = f"tenths of probability with {MIN_DRAWN} clusters or more; on the grey line as said"
+    small = f"tenths of probability with {MIN_DRAWN} clusters or more; on the grey line they came true"
     words = "Of the tokens (left) and sequences (right) given a probability, the share that did match."
     subtitle = [_where(result, "by design weight"), small, BARS]
     said = _caption(words, [*subtitle, "a pointer tells n"])
@@ -246,11 +248,16 @@ def _series(result: PredictionResult) -> dict[tuple[str, str], str]:
     return series | ({("context", str(best)): BASELINE.name} if best is not None else {})
 
 
-def _followed(result: PredictionResult, along: str, fixed: Sequence[str]) -> dict[str, list[Record]]:
-    """Accuracies of the followed predictors along models or continuations, the rest as in the finding's cell."""
+def _followed_rows(result: PredictionResult, fixed: Sequence[str]) -> list[Record]:
+    """Rows of the followed predictors with these columns as in the finding's cell."""
     wanted = {name: result.finding.figures.get(name) for name in fixed} | {"prior": "balanced", "split": "test"}
     series = _series(result)
-    rows = [row for row in _own(result.metrics) if _is(row, wanted) and _unit(row) in series]
+    return [row for row in _own(result.metrics) if _is(row, wanted) and _unit(row) in series]
+
+
+def _followed(result: PredictionResult, along: str, fixed: Sequence[str]) -> dict[str, list[Record]]:
+    """Accuracies of the followed predictors along models or continuations, the rest as in the finding's cell."""
+    series, rows = _series(result), _followed_rows(result, fixed)
     return {
         title: [
             {
