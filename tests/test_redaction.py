@@ -118,6 +118,26 @@ def test_card_has_its_check_digit(wrong):
         assert hits == right
 
 
+@pytest.mark.parametrize("kind", ["card number", "account number", "telephone number"])
+@pytest.mark.parametrize(
+    "after", [" 123", " 12/27", " 1", " 5500 0055 5555 5559", " DE89 3704 0044 0532 0130 00", " AB12"]
+)
+def test_what_comes_behind_hides_nothing(kind, after):
+    """A number is found with a month, a code, a word or another number behind it, which may look like its own part."""
+    secrets = [secret for own, secret in PRIVATE if own == kind]
+    assert secrets
+    for secret in secrets:
+        spans = find_private(f"to {secret}{after} or")
+        assert any(span.start <= 3 and span.stop >= 3 + len(secret) for span in spans), secret
+
+
+def test_a_row_of_account_numbers_is_found_whole():
+    """Each account number of a row is found, also those that could be the tail of the one before."""
+    numbers = ["GB82WEST12345698765432", "NO9386011117947", "DE89 3704 0044 0532 0130 00", "GB82WEST12345698765432"]
+    found = [span for span in find_private(" ".join(numbers)) if span.kind == "account number"]
+    assert [span.stop - span.start for span in found] == [len(number) for number in numbers]
+
+
 def test_private_key_is_hidden_also_where_the_window_cuts_it():
     """A PEM block is one span; without its end it goes on to the text's end, without its beginning it began before."""
     begin, end = "-----BEGIN RSA PRIVATE KEY-----", "-----END RSA PRIVATE KEY-----"

@@ -128,7 +128,9 @@ def _pem_blocks(text: str) -> Iterator[Span]:
 
 def _ibans(text: str) -> Iterator[Span]:
     """Account numbers of the right length for their country, whose check digits are right (ISO 13616, ISO 7064)."""
-    for found in _IBAN.finditer(text):
+    start = 0
+    while found := _IBAN.search(text, start):
+        start = found.start() + 1  # what comes next may have been taken for a part of this one
         size = _IBAN_SIZES.get(found.group()[:2])
         places = [place for place, character in enumerate(found.group()) if character.isalnum()]
         if size is None or len(places) < size:
@@ -175,7 +177,12 @@ _PATTERNS: Final = (
     _compile("card number", rf"{_BEFORE}[2-6][0-9]{{12,15}}{_AFTER}", _is_card),
     _compile(
         "card number",
-        rf"{_BEFORE}[2-6][0-9]{{3}}(?:{_SEPARATOR}[0-9]{{4}}){{3}}(?:{_SEPARATOR}[0-9]{{1,3}})?{_AFTER}",
+        rf"{_BEFORE}[2-6][0-9]{{3}}(?:{_SEPARATOR}[0-9]{{4}}){{3}}{_AFTER}",  # a month or a code may come next
+        _is_card,
+    ),
+    _compile(
+        "card number",
+        rf"{_BEFORE}[2-6][0-9]{{3}}(?:{_SEPARATOR}[0-9]{{4}}){{3}}{_SEPARATOR}[0-9]{{1,3}}{_AFTER}",
         _is_card,
     ),
     _compile("card number", rf"{_BEFORE}3[0-9]{{3}}{_SEPARATOR}[0-9]{{6}}{_SEPARATOR}[0-9]{{4,5}}{_AFTER}", _is_card),
