@@ -105,7 +105,7 @@ def test_memory_free_data_are_explained_by_selection(uneven):
     assert row["inside_difference"] == pytest.approx(row["difference"], abs=0.3)
     assert SURVIVES not in result.boundary["verdict"].to_pylist()
     assert result.finding.verdict == "fails"
-    assert "it is explained by selection in 1 of 1 models" in result.finding.sentence
+    assert "nothing is shown beyond selection in 1 of 1 model" in result.finding.sentence
     assert result.finding.figures["verdict of tiny"] == EXPLAINED
 
 
@@ -120,7 +120,7 @@ def test_a_planted_boundary_effect_survives():
         assert row["unexplained_low"] < -1 < row["unexplained_high"]
         assert row["unexplained_gap_high"] < 0
     assert result.finding.verdict == "holds"
-    assert "it survives its controls in 1 of 1 models" in result.finding.sentence
+    assert "it survives its controls in 1 of 1 model" in result.finding.sentence
 
 
 def test_an_effect_that_held_out_text_shows_too_does_not_survive():
@@ -209,7 +209,7 @@ def test_a_stratum_too_small_is_named_and_not_averaged():
     assert (row["context_mean"], row["num_sequences"], row["note"]) == (None, 29, notes[0])
     assert set(result.boundary["verdict"].to_pylist()) == {TOO_FEW}
     assert result.finding.verdict == "undecided"
-    assert "undecided (too few sequences) in 1 of 1 models; no unmemorized stratum" in result.finding.sentence
+    assert "undecided (too few sequences) in 1 of 1 model; no unmemorized stratum" in result.finding.sentence
 
 
 def test_rows_and_chunks_may_come_in_any_order():

@@ -198,7 +198,7 @@ def test_small_and_empty_strata_are_said_so():
         1,
         "no sequences at this level",
     )
-    assert "in 2 of 2 levels between consecutive sizes (3 too small to say)" in result.finding.sentence
+    assert "at 2 of 2 levels between consecutive sizes (3 more hold too few)" in result.finding.sentence
     assert result.finding.verdict == "undecided"
 
 

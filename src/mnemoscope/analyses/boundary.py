@@ -75,7 +75,7 @@ PHRASES = {
     SURVIVES: "it survives its controls",
     OPPOSITE: "it survives its controls, but the other way round",
     NOT_BEYOND: "it is not shown to go beyond held-out text",
-    EXPLAINED: "it is explained by selection",
+    EXPLAINED: "nothing is shown beyond selection",
     NO_DIFFERENCE: "none can be told from zero",
     TOO_FEW: "it is undecided (too few sequences)",
     TOO_WIDE: "it is undecided (interval too wide)",
@@ -342,7 +342,8 @@ def spoken_rows(rows: Iterable[Mapping[str, Any]], *, unit: str) -> str:
 def spoken_verdicts(verdicts: Mapping[str, str]) -> str:
     """How many models came to each verdict, in words."""
     counts = {verdict: list(verdicts.values()).count(verdict) for verdict in dict.fromkeys(verdicts.values())}
-    return ", ".join(f"{PHRASES[verdict]} in {count} of {len(verdicts)} models" for verdict, count in counts.items())
+    noun = "model" if len(verdicts) == 1 else "models"
+    return ", ".join(f"{PHRASES[verdict]} in {count} of {len(verdicts)} {noun}" for verdict, count in counts.items())
 
 
 def verdict_figures(verdicts: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> dict[str, Value]:

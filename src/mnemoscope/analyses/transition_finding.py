@@ -95,11 +95,11 @@ def _dominance(rows: Sequence[Record], figures: Figures) -> _Dominance:
 
 def _describe_dominance(found: _Dominance, cell: Record) -> str:
     noun = "consecutive sizes" if cell["relation"] == "size" else "checkpoints"
-    small = f" ({found.num_small} too small to say)" if found.num_small else ""
+    small = f" ({found.num_small} more hold too few)" if found.num_small else ""
     refuted = f", and in {found.num_refuted} another level is surely commoner" if found.num_refuted else ""
     return (
-        f"staying at its level is the commonest fate in {found.num_dominant} of {found.num_levels} levels "
-        f"between {noun}{small}{refuted}"
+        f"more sequences stay at their level than go to any one other at {found.num_dominant} of {found.num_levels} "
+        f"levels between {noun}{small}{refuted}"
     )
 
 
