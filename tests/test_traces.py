@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from mnemoscope import traces
 from mnemoscope.config import CorpusConfig, ModelConfig, StudyConfig, TracesConfig
 from mnemoscope.coverage import find_derived_faults
+from mnemoscope.engines.local import LocalEngine
 from mnemoscope.errors import ConfigError, ModelError
 from mnemoscope.run import run_study
 from mnemoscope.store import open_study
@@ -81,6 +84,32 @@ def test_traces_are_made_once_and_again_when_their_settings_change(study, tmp_pa
     assert len(read_traces(folder, "tiny", 4)) < num_rows
     run_study(config, folder)
     assert len(read_traces(folder, "tiny", 4)) == num_rows
+
+
+def test_parts_come_in_any_order(study, tmp_path, monkeypatch):
+    """An engine that traces parts of five sequences backwards leaves the bytes of one that traces them in order."""
+
+    class Backwards:
+        def run(self, tasks, make_worker, tell):
+            return LocalEngine().run(tasks[::-1], make_worker, tell)
+
+        def workers_per_device(self, device):
+            return 1
+
+    _, config = study
+    settings = TracesConfig(per_stratum=4, contexts=(8,), context_layers=(0, 2))
+    monkeypatch.setattr(traces, "BYTES_AT_ONCE", 5 * 2 * 32 * (2 * 14 + 2 * 8))
+    found, told = [], []
+    for name, engine in (("forwards", LocalEngine()), ("backwards", Backwards())):
+        folder = tmp_path / name
+        run_study(
+            replace(config, traces=settings), folder, engine=engine, progress=lambda label, *_: told.append(label)
+        )
+        files = traces_of(folder, "tiny", 8)
+        found.append([files.path(suffix).read_bytes() for suffix in (".parquet", ".npy", ".layers.npy", ".json")])
+    sizes = Counter(read_traces(tmp_path / "backwards", "tiny", 8)["group"].to_pylist()).values()
+    assert len([label for label in told if "traces" in label]) == 2 * sum(-(-size // 5) for size in sizes) > 8
+    assert found[0] == found[1]
 
 
 def test_a_longer_path_goes_on_where_the_reference_continuation_ends(study, tmp_path):

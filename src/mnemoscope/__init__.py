@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mnemoscope.config import CorpusConfig, Grid, ModelConfig, StudyConfig
     from mnemoscope.corpus import open_corpus, read_windows, select_sequences
     from mnemoscope.engines.local import LocalEngine
+    from mnemoscope.engines.ray import RayEngine
     from mnemoscope.errors import MnemoscopeError
     from mnemoscope.exported import export_study
     from mnemoscope.facts import MatchFacts
@@ -38,6 +39,7 @@ _HOME = {
     "study_file": ("load_study",),
     "corpus": ("open_corpus", "read_windows", "select_sequences"),
     "engines.local": ("LocalEngine",),
+    "engines.ray": ("RayEngine",),
     "errors": ("MnemoscopeError",),
     "exported": ("export_study",),
     "facts": ("MatchFacts",),
@@ -68,6 +70,7 @@ __all__ = [  # noqa: RUF022  in the order of the modules
     "load_model",
     "wrap_network",
     "LocalEngine",
+    "RayEngine",
     "run_study",
     "MatchFacts",
     "score_sequences",
