@@ -9,10 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
 from byte_tokens import HOSTILE
+from mnemoscope.config import CorpusConfig
 from mnemoscope.errors import StoreError
 from mnemoscope.imported import import_scores
 from mnemoscope.report.escapes import escape
@@ -243,6 +246,17 @@ def test_a_large_study_opens_in_the_order_of_ids(drawn, monkeypatch):
     assert client_of(drawn).get("/api/study").json()["order"] == "matched"
     monkeypatch.setattr("mnemoscope.viewer.answers.MAX_ORDERED", 383)
     assert client_of(drawn).get("/api/study").json()["order"] == "id"
+
+
+def test_the_study_counts_what_is_listed(tmp_path):
+    """Sequences that were left out as too short are not told of: the note has as many as the list."""
+    rows = [[number % 7 for number in range(start, start + length)] for start, length in enumerate((16, 5, 16, 4, 16))]
+    pq.write_table(pa.table({"tokens": rows}), tmp_path / "rows.parquet")
+    corpus = CorpusConfig(path=str(tmp_path / "rows.parquet"), short_rows="skip")
+    client = client_of(run_study(make_study(tmp_path, corpus=corpus), tmp_path / "study"))
+    assert ", 3 members, as" in client.get("/api/study").json()["note"]
+    listed = client.get("/api/sequences", params={"model": 0, "context": 4, "continuation": 3}).json()
+    assert (listed["total"], [row["id"] for row in listed["rows"]]) == (3, [0, 2, 4])
 
 
 @pytest.mark.parametrize("words", ["BABADO", "baba bado", "</script><SCRIPT>", r"\u202ereversed", "no such", "<1018>"])

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
 from mnemoscope.errors import ConfigError
+from mnemoscope.manifest import read_manifest
 from mnemoscope.report.explorer_data import ExplorerShape, RowJson, sequence_json, texts_json
 from mnemoscope.report.page_data import study_data
 from mnemoscope.report.study_facts import facts_of
@@ -57,14 +58,17 @@ def tell_study(library: Library) -> dict[str, Any]:
     """What the explorer must know before it asks: models, grid, groups."""
     study = library.study
     folder = str(study.folder)
-    sizes = next(iter(study.runs.values())).identity.groups
-    counted = " and ".join(f"{sizes[group].num_sequences:,} {_plural(group)}" for group in GROUPS if group in sizes)
+    facts = facts_of(study, read_manifest(study.folder))
+    sizes = {  # without those that turned out too short, once a manifest says how many they are
+        name: own.num_sequences if own.num_scored is None else own.num_scored for name, own in facts.groups.items()
+    }
+    counted = " and ".join(f"{sizes[group]:,} {_plural(group)}" for group in GROUPS if group in sizes)
     note = f"All of this study's sequences, {counted}, as they stand in its tables."
     return {
-        "study": study_data(facts_of(study, None), folder=folder),
+        "study": study_data(facts, folder=folder),
         "note": f"{note} {_REDACTED}" if library.redact else note,
         "folder": folder,
-        "order": "matched" if sum(own.num_sequences for own in sizes.values()) <= MAX_ORDERED else "id",
+        "order": "matched" if sum(sizes.values()) <= MAX_ORDERED else "id",
     }
 
 
