@@ -73,7 +73,7 @@ def demo(
 
 
 @app.command
-def study(file: Path, *, out: Path | None = None, where: EngineOptions = HERE) -> None:
+def study(file: Path, *, out: Path | None = None, part: str | None = None, where: EngineOptions = HERE) -> None:
     """Score several models or checkpoints over one corpus and its control, as a study file says.
 
     Parameters
@@ -82,13 +82,16 @@ def study(file: Path, *, out: Path | None = None, where: EngineOptions = HERE) -
         The study: a TOML file with [[models]], [corpus], [control], contexts and continuations.
     out
         Folder of the results (default: the file's name without .toml). An unfinished one is finished.
+    part
+        NUMBER/OF, such as 2/8: score these shards only, while the same command with other numbers scores the others,
+        anywhere and at any time, into the same folder; the last one finishes the study.
     where
         The engine.
     """
     from mnemoscope.study_file import load_study, resolve_paths
 
     config = resolve_paths(load_study(file), file.absolute().parent)
-    _run(config, out or file.with_suffix(""), where)
+    _run(config, out or file.with_suffix(""), where, part)
 
 
 @app.command
@@ -121,6 +124,7 @@ def score(
     seed: Annotated[int, Parameter(group=_CORPUS)] = 0,
     batch_size: str = "auto",
     shard_rows: int = 4096,
+    part: str | None = None,
     where: EngineOptions = HERE,
 ) -> None:
     """Score one model over one corpus; the same command again finishes what was interrupted.
@@ -182,6 +186,8 @@ def score(
         Sequences per forward pass, or `auto`: by free memory.
     shard_rows
         Sequences per shard of the store: the most that a kill can lose.
+    part
+        NUMBER/OF, such as 2/8: score these shards only; the last of the parts finishes the study.
     where
         The engine.
     """
@@ -223,6 +229,7 @@ def score(
         ),
         out,
         where,
+        part,
     )
 
 
@@ -314,15 +321,23 @@ for _verb in (plan, report, show, view, export, import_scores):
     app.command(_verb)
 
 
-def _run(config: StudyConfig, folder: Path, where: EngineOptions) -> None:
+def _run(config: StudyConfig, folder: Path, where: EngineOptions, part: str | None = None) -> None:
     """Score what is missing, analyse, draw, and print the tables and where everything lies."""
     from mnemoscope.conclusion import conclude
     from mnemoscope.progress import show_progress
     from mnemoscope.run import run_study
+    from mnemoscope.shards import Part
+    from mnemoscope.status import read_status
 
+    own = None if part is None else Part.parse(part)
     engine = where.open()
     with show_progress(sys.stderr) as progress:
-        finished = run_study(config, folder, engine=engine, progress=progress, command=shlex.join(sys.argv))
+        finished = run_study(config, folder, engine=engine, progress=progress, part=own, command=shlex.join(sys.argv))
+    status = read_status(folder)
+    if own is not None and not status.is_complete:
+        words = f"part {part} is scored; {status.num_outstanding:,} shards of other parts are not"
+        _console().print(f"{words}: the last one finishes the study", highlight=False, soft_wrap=True)
+        return
     conclude(finished)
 
 

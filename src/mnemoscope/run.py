@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from contextlib import nullcontext
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +22,7 @@ from mnemoscope.counts import plan_study_counts, write_counts
 from mnemoscope.engines import Engine, Once
 from mnemoscope.engines.local import LocalEngine
 from mnemoscope.errors import ConfigError, ModelError
-from mnemoscope.files import remove_abandoned
+from mnemoscope.files import locked, remove_abandoned
 from mnemoscope.identity import ModelIdentity, RunIdentity
 from mnemoscope.manifest import remove_manifest, write_manifest
 from mnemoscope.predictions import (
@@ -34,7 +35,7 @@ from mnemoscope.predictions import (
 )
 from mnemoscope.progress import Progress
 from mnemoscope.scorer import ScorerFactory, facts_of
-from mnemoscope.shards import SCORES_FORMAT, ShardRange
+from mnemoscope.shards import SCORES_FORMAT, Part, ShardRange
 from mnemoscope.store import (
     STUDY_FILE,
     Run,
@@ -67,11 +68,14 @@ def run_study(
     *,
     engine: Engine | None = None,
     progress: Progress | None = None,
+    part: Part | None = None,
     command: str = "",
 ) -> Study:
     """The study in `folder`, complete: what it lacks is scored, what is there already stays.
 
     Models are added to those of a study that lies there. Relative paths are taken from the working directory.
+    With `part` only its shards are scored, so that other processes, on any machine that sees the folder, score the
+    others at any time; whoever finds all of them scored goes on as without, while the rest return an unfinished study.
     Raises StoreError for a folder of another run, and what the corpora and models raise. `command` is recorded.
     """
     began, folder = time.monotonic(), Path(folder)
@@ -79,15 +83,23 @@ def run_study(
     _check_sources(config)
     first = load_study(folder / STUDY_FILE).models if (folder / STUDY_FILE).is_file() else config.models
     texts = Once(partial(open_texts, config, first_model=first[0]))
-    job = _Job(config, texts, folder, engine or LocalEngine(), progress or _say_nothing)
-    for model in config.models:
-        _run_model(job, model)
-    _count(job)
-    _predict(job)
-    with study_lock(folder):
-        study = open_study(folder)
-        if not write_manifest(study, command=command, duration_seconds=time.monotonic() - began):
-            _log.warning("%s: models of its study.toml are not complete; no manifest is written", folder)
+    job = _Job(config, texts, folder, engine or LocalEngine(), progress or _say_nothing, part)
+    if part is not None:
+        for model in config.models:
+            _run_part(job, model)
+        if not _is_scored(job):
+            return open_study(folder)
+        job = job._replace(part=None)
+    # Of several that find all parts scored the first goes on, and the others find everything done.
+    with nullcontext() if part is None else locked(folder / "finishing"):
+        for model in config.models:
+            _run_model(job, model)
+        _count(job)
+        _predict(job)
+        with study_lock(folder):
+            study = open_study(folder)
+            if not write_manifest(study, command=command, duration_seconds=time.monotonic() - began):
+                _log.warning("%s: models of its study.toml are not complete; no manifest is written", folder)
     return study
 
 
@@ -108,6 +120,30 @@ class _Job(NamedTuple):
     folder: Path
     engine: Engine
     progress: Progress
+    part: Part | None
+
+
+def _run_part(job: _Job, model_config: ModelConfig) -> None:
+    """Score what a part of one model's run lacks; the model is not even loaded where that is nothing."""
+    run, load = read_run(job.folder, model_config.label), Once(partial(_load, model_config))
+    if run is not None and not _own_tasks(job, run):
+        return
+    run = _begin(job, model_config, run, load())
+    _remove_leftovers(job.folder, run)
+    _score(job, run, load)
+
+
+def _own_tasks(job: _Job, run: Run) -> list[ShardRange]:
+    """The shards that are still to be scored, those of the job's part where it has one."""
+    tasks = outstanding_shards(job.folder, run)
+    own = frozenset(tasks if job.part is None else job.part.of_plan(run.shards))
+    return [shard for shard in tasks if shard in own]
+
+
+def _is_scored(job: _Job) -> bool:
+    """Whether every shard of every model is there, whoever scored it."""
+    runs = [read_run(job.folder, model.label) for model in job.config.models]
+    return all(run is not None and not outstanding_shards(job.folder, run) for run in runs)
 
 
 def _run_model(job: _Job, model_config: ModelConfig) -> None:
@@ -277,8 +313,9 @@ def _set_damage_aside(folder: Path, run: Run) -> None:
 
 
 def _score(job: _Job, run: Run, load: Once[CausalLM]) -> None:
-    tasks = outstanding_shards(job.folder, run)
-    num_sequences = sum(group.num_sequences for group in run.identity.groups.values())
+    tasks = _own_tasks(job, run)
+    shards = run.shards if job.part is None else job.part.of_plan(run.shards)
+    num_sequences = sum(shard.stop - shard.start for shard in shards)
     num_done = num_sequences - sum(shard.stop - shard.start for shard in tasks)
     begun = Counter[ShardRange]()
 

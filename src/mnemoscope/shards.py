@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mnemoscope.config import Grid, StudyMode
-from mnemoscope.errors import StoreError
+from mnemoscope.errors import ConfigError, StoreError
 from mnemoscope.facts import MatchFacts
 
 MATCH_BITS_MISSING: Final = "the scores have no match bits (mode 'exact'); score in mode 'graded' to have them"
@@ -50,6 +50,26 @@ class ShardRange(NamedTuple):
     def name(self) -> str:
         """The shard's file name, without suffix."""
         return f"{self.group}-{self.start:012d}"
+
+
+class Part(NamedTuple):
+    """Every `of`-th shard of a plan, from the `number`-th on, counted from 1."""
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """`2/8` is the second of eight; ConfigError for anything else."""
+        number, _, of = (piece.strip() for piece in text.partition("/"))
+        part = cls(int(number), int(of)) if number.isdecimal() and of.isdecimal() else cls(0, 0)
+        if not 1 <= part.number <= part.of:
+            raise ConfigError(f"--part: {text!r} given; expected NUMBER/OF, such as 2/8, with NUMBER from 1 to OF")
+        return part
+
+    def of_plan(self, shards: Sequence[ShardRange]) -> tuple[ShardRange, ...]:
+        """Its shards: the plan is the same wherever it is made."""
+        return tuple(shards[self.number - 1 :: self.of])
 
 
 class SequenceRows(NamedTuple):

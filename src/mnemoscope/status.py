@@ -44,6 +44,12 @@ class StudyStatus(NamedTuple):
         """Whether every shard of every model is committed."""
         return all(model.is_complete for model in self.models)
 
+    @property
+    def num_outstanding(self) -> int:
+        """Shards that are not committed, of models that have begun."""
+        groups = [group for model in self.models for group in model.groups]
+        return sum(group.num_shards - group.num_shards_done for group in groups)
+
 
 def read_status(folder: Path) -> StudyStatus:
     """How far the study in a folder is, by its commits."""
