@@ -51,7 +51,7 @@ SIGNS: Final = {
     "plain": "·",
     "warning": "!",
     "holds": "✓",
-    "fails": "✗",
+    "fails": "–",
     "done": "✓",
     "partly": "◐",
     "not done": "✗",
@@ -60,8 +60,8 @@ SIGNS: Final = {
 WORDS: Final = {
     "plain": "measured",
     "warning": "careful",
-    "holds": "the published finding holds here",
-    "fails": "the published finding does not hold here",
+    "holds": "shown here",
+    "fails": "not shown here",
 }
 """Where a state is not its own word."""
 
