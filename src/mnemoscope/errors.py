@@ -5,7 +5,7 @@ MnemoscopeError          never raised itself; the command line turns each into o
 ├── CorpusError          a corpus file that is not what it says it is (names file, place, expectation)
 ├── ModelError           a model that cannot be loaded safely, or that does not fit the corpus
 ├── ScoringError         logits that are not numbers (names the sequence)
-├── EngineError          worker processes that end without a word, again and again (names the shard)
+├── EngineError          workers that end without a word, again and again (names the shard); a Ray that is not there
 └── StoreError           a results folder of another run, not writable, full, or damaged
 """
 
@@ -41,7 +41,7 @@ class ScoringError(MnemoscopeError):
 
 
 class EngineError(MnemoscopeError):
-    """A task that several worker processes did not live to finish."""
+    """A task that several workers did not live to finish, or a cluster that does not answer or has no place."""
 
 
 class StoreError(MnemoscopeError):

@@ -180,7 +180,8 @@ class _Crew(Generic[TaskT, ResultT]):
     def __post_init__(self) -> None:
         self._recipe = self.ray.put(self.ray.cloudpickle.dumps(self.make_worker))
         self._share = self.share()
-        self._checked = self._heard = self._began = time.monotonic()
+        self._checked = self._began = time.monotonic()
+        self._missed: float | None = None
         self._is_head_there = True
 
     def work(self, tasks: Sequence[TaskT]) -> Iterator[ResultT]:
@@ -209,7 +210,8 @@ class _Crew(Generic[TaskT, ResultT]):
         """End every actor."""
         if self._is_head_there:
             for member in self.members:
-                self.ray.kill(member.actor)
+                with suppress(self.ray.exceptions.RayError):
+                    self.ray.kill(member.actor)
 
     def _wait(self) -> list[Any]:
         """The references that are there, after a while at most."""
@@ -284,8 +286,11 @@ class _Crew(Generic[TaskT, ResultT]):
             return
         self._checked = now
         if answers(self.head):
-            self._heard = time.monotonic()
-        elif now - self._heard > HEAD_SECONDS:
+            self._missed = None
+        elif self._missed is None:
+            self._missed = now
+            return
+        elif now - self._missed > HEAD_SECONDS:
             self._is_head_there = False
             raise EngineError(
                 f"the head of Ray at {self.head} has not answered for {HEAD_SECONDS:.0f} seconds; what is finished is "
@@ -362,7 +367,7 @@ def _last_words(name: str, error: Exception) -> str:
 def _manner(error: Exception) -> str:
     """How an actor ended: the clause, the sentence or the Python error in which Ray's many lines say so."""
     text = " ".join(str(error).split())
-    for pattern in (r"\w+Error: .{1,200}", r"because ([^.]{1,200})", r"[^.]*memory[^.]*"):
+    for pattern in (r"\w+Error: .{1,200}?(?=\. |$)", r"because ([^.]{1,200})", r"[^.]*memory[^.]*"):
         if found := re.search(pattern, text):
             return (found.groups() or (found.group(),))[0]
     return text[:200] or type(error).__name__
