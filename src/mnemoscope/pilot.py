@@ -1,13 +1,13 @@
 """A study tried out for a minute, with its own models on random rows of its own corpora; nothing is kept of it.
 
-What cannot fit is refused before anything is loaded. Then each model has its part of the time, and of that each way
-of using it: calls grow until they are as large as a run's, which warms up, and those that follow are timed.
+What cannot fit is found before anything is loaded. Then each model has its part of the time, and of that each way of
+using it: calls grow until they are as large as a run's, which warms up, and those that follow are timed.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,12 +27,12 @@ from mnemoscope.traces import path_tokens, traced_contexts
 if TYPE_CHECKING:
     from mnemoscope.model import CausalLM
 
-_BATCHES_PER_CALL: Final = 4
+_BATCHES_PER_CALL: Final = 2
 """Passes in a timed call: what waits for decoding is gathered over some of them, as in a run."""
 _GROWTH: Final = 4
-_GROWTH_SHARE: Final = 1 / 8
-"""Of its time after which a call is large enough."""
-
+"""How many times larger a call is than the one before."""
+_FIRST_GROWTH: Final = 2.0
+"""How much longer the second call is taken to last; of later ones it is seen."""
 _SHARES: Final = {"exact": 3.0, "control": 1.5, "graded": 3.5, "traces": 2.0}
 """Parts of a model's time."""
 
@@ -154,10 +154,11 @@ def _measure_loaded(
     traced = None
     if study.traces is not None:
         call = partial(_trace, model, study, seen["member"].rows, sizes["graded"])
-        traced = _time_calls(call, sizes["graded"], clock.budget("traces"))
+        traced = time_calls(call, sizes["graded"], clock.budget("traces"))
     return ModelPilot(
         label=config.label,
         device=model.device.type,
+        num_parameters=model.identity.num_parameters,
         weight_bytes=sum(parameter.nbytes for parameter in model.network.parameters()),
         width=_width(model),
         load_seconds=load_seconds,
@@ -184,7 +185,7 @@ def _batch_sizes(model: CausalLM, study: StudyConfig) -> dict[Mode, int]:
 
 
 def _score(model: CausalLM, grid: Grid, seen: SeenRows, *, mode: Mode, batch_size: int, budget: float) -> Rate:
-    return _time_calls(partial(seen.score, model, grid, mode, batch_size), batch_size, budget)
+    return time_calls(partial(seen.score, model, grid, mode, batch_size), batch_size, budget)
 
 
 class _Clock:
@@ -203,16 +204,32 @@ class _Clock:
         return left * self._shares.pop(part) / total
 
 
-def _time_calls(call: Callable[[int], Call], batch_size: int, budget: float) -> Rate:
-    """The rate of calls of growing size; only those of the last size are timed, at least one."""
+def time_calls(call: Callable[[int], Call], batch_size: int, budget: float) -> Rate:
+    """The rate of calls in about so many seconds: they grow while time is left for two of the next size, and those of
+    the last size are timed.
+
+    Small calls are no measure, since a pass takes hardly longer for a whole batch; where time is too short for a
+    second large call, the first one counts, and the rate says the size that was reached.
+    """
     until = time.monotonic() + budget
-    most = batch_size * _BATCHES_PER_CALL
-    num_rows = 1
-    while call(num_rows).seconds < budget * _GROWTH_SHARE and num_rows < most:
-        num_rows = min(_GROWTH * num_rows, batch_size if num_rows < batch_size else most)
-    timed = [call(num_rows)]
-    while time.monotonic() + timed[-1].seconds < until:
-        timed.append(call(num_rows))
+    num_rows, last, growth = 1, call(1), _FIRST_GROWTH
+    while num_rows < batch_size * _BATCHES_PER_CALL and last.seconds * growth < (until - time.monotonic()) / 2:
+        num_rows = _next_size(num_rows, batch_size)
+        before, last = last, call(num_rows)
+        growth = min(max(1.0, last.seconds / before.seconds), _GROWTH)
+    timed: list[Call] = []
+    while time.monotonic() + last.seconds < until:
+        last = call(num_rows)
+        timed.append(last)
+    return _rate(timed or [last], min(num_rows, batch_size))
+
+
+def _next_size(num_rows: int, batch_size: int) -> int:
+    most = batch_size if num_rows < batch_size else batch_size * _BATCHES_PER_CALL
+    return min(_GROWTH * num_rows, most)
+
+
+def _rate(timed: Sequence[Call], batch_size: int) -> Rate:
     rates = [each.num_sequences / each.seconds for each in timed]
     num_sequences = sum(each.num_sequences for each in timed)
     return Rate(
@@ -221,7 +238,7 @@ def _time_calls(call: Callable[[int], Call], batch_size: int, budget: float) -> 
         fastest=max(rates),
         num_sequences=num_sequences,
         num_calls=len(timed),
-        batch_size=min(num_rows, batch_size),
+        batch_size=batch_size,
     )
 
 

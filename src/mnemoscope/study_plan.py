@@ -52,6 +52,7 @@ class ModelPilot:
     label: str
     device: str
     """cpu, cuda or mps."""
+    num_parameters: int
     weight_bytes: int
     width: int
     """Of the last-layer states."""

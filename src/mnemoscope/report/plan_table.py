@@ -170,9 +170,10 @@ def proposal_words(plan: Plan) -> list[str]:
 
 def _need_words(plan: Plan) -> str:
     largest = max(plan.sizes, key=lambda each: each.cautious)
+    is_all = "all " if largest.cautious == plan.size.available["member"] else ""
     return (
         f"Full match of {largest.model} within +-{points(plan)} percentage points at {100 * plan.wishes.level:g} % "
-        f"needs {plural(largest.cautious, 'sequence')} (k = {largest.context}, n = {largest.continuation}; "
+        f"needs {is_all}{plural(largest.cautious, 'sequence')} (k = {largest.context}, n = {largest.continuation}; "
         "no other model or length needs more)."
     )
 
