@@ -245,18 +245,39 @@ def assert_whole(folder: Path) -> None:
     assert read_manifest(folder) is not None
 
 
-@pytest.mark.usefixtures("cluster", "small_parts")
-def test_a_study_is_the_same_bytes(config, expected, tmp_path, caplog):
-    """Scored, traced and counted by actors, one of which is killed in the middle: nothing is lost, doubled or other."""
-    killed = []
+COMMAND = """
+import sys
+from mnemoscope import conclusion, traces
+from mnemoscope.__main__ import main
+traces.BYTES_AT_ONCE = int(sys.argv.pop(1))
+conclusion.conclude = lambda study: None  # figures take their time, and are no engine's matter
+main()
+"""
 
-    def kill_one(label: str, num_done: int, num_sequences: int) -> None:
-        if label == "tiny" and not killed and 0 < num_done < num_sequences:
-            killed.append(actors_of(os.getpid())[0])
-            os.kill(killed[0], signal.SIGKILL)
 
-    run_study(config, tmp_path / "study", engine=RayEngine(workers=2), progress=kill_one)
-    assert "another takes over" in caplog.text
+def start(config: StudyConfig, folder: Path, *options: str) -> subprocess.Popen[str]:
+    """`mnemoscope study` in a process of its own, which traces in small parts and draws nothing; waits for a shard."""
+    file = folder.with_suffix(".toml")
+    file.write_text(dump_study(config), encoding="utf-8")
+    verb = ["study", str(file), "--engine", "ray", "--workers", "2", *options]
+    command = [sys.executable, "-c", COMMAND, str(5 * PART_BYTES), *verb]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list(folder.glob("scores/tiny/*0*.json")) and running.poll() is None:
+        time.sleep(0.01)
+    return running
+
+
+def test_one_command_stores_the_same_bytes(cluster, config, expected, tmp_path):
+    """Scored, traced and counted on a Ray that the command starts, an actor killed in the middle: nothing is lost,
+    doubled or different, and Ray says nothing for itself.
+    """
+    running = start(config, tmp_path / "study")
+    os.kill(actors_of(running.pid)[0], signal.SIGKILL)
+    out, err = running.communicate()
+    assert running.returncode == 0, err
+    assert out == ""
+    lines = [line for line in err.splitlines() if not line.startswith(("tiny", "counts"))]
+    assert len(lines) == 1 and lines[0].endswith("ended (its worker process has died); another takes over")
     assert_whole(tmp_path / "study")
     assert hash_study(tmp_path / "study") == expected
     assert len([name for name in expected if name.endswith((".parquet", ".npy"))]) == 23 + 3 + 1
@@ -272,28 +293,15 @@ def test_a_folder_that_is_not_shared_is_refused(config, tmp_path):
         factory(lambda number: None)
 
 
-PROGRAM = """
-import sys
-from pathlib import Path
-from mnemoscope.engines.ray import RayEngine
-from mnemoscope.run import run_study
-from mnemoscope.study_file import load_study
-run_study(load_study(Path(sys.argv[1])), Path(sys.argv[2]), engine=RayEngine(workers=2))
-"""
-
-
-@pytest.mark.usefixtures("cluster", "small_parts")
-def test_a_killed_driver_leaves_nobody_and_is_taken_up(config, expected, tmp_path):
-    """SIGKILL of a program that has started its own Ray: its actors end with it; another run finishes the study."""
-    (tmp_path / "study.toml").write_text(dump_study(config), encoding="utf-8")
-    folder = tmp_path / "study"
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "study.toml"), str(folder)]
-    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not list(folder.glob("scores/tiny/*0*.json")) and driver.poll() is None:
-        time.sleep(0.01)
-    actors = set(actors_of(driver.pid))
+@pytest.mark.usefixtures("small_parts")
+def test_a_killed_driver_leaves_nobody_and_is_taken_up(cluster, config, expected, tmp_path):
+    """SIGKILL of a command over a Ray that stays: its actors end with it, and another run finishes the study."""
+    folder, others = tmp_path / "study", set(actors_of(os.getpid()))
+    driver = start(config, folder, "--address", ray.get_runtime_context().gcs_address)
+    actors = set(actors_of(os.getpid())) - others
     driver.kill()
-    assert driver.wait() == -signal.SIGKILL
+    driver.communicate()
+    assert driver.returncode == -signal.SIGKILL
     assert len(actors) > 0
     deadline = time.monotonic() + 60
     while actors & parents().keys() and time.monotonic() < deadline:
