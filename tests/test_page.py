@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 import pyarrow as pa
 import pytest
 
+from mnemoscope.report.escapes import escape
 from mnemoscope.report.page import SCRIPTS, STYLES, PageContent, asset_text, build_page, vega_bundle
 from mnemoscope.report.page_data import dump_json, figure_data, study_data, table_data
 from mnemoscope.report.provenance import ProvenanceTable
@@ -104,10 +105,10 @@ def test_hostile_words_are_shown_as_they_are(hostile):
 
 
 def test_data_come_back_as_they_were(hostile):
-    """Texts of the explorer, cells of tables and rows of figures are read from the page as they were given."""
+    """Texts of the explorer and rows of figures are read as given; cells of tables with what is not seen spelled out."""
     data = hostile.data
     assert data["explorer"]["texts"] == {"1": HOSTILE}
-    assert data["tables"]["factors/memorized"]["rows"] == [[HOSTILE, 0.25]]
+    assert data["tables"]["factors/memorized"]["rows"] == [[escape(HOSTILE, backslash=False), 0.25]]
     assert data["figures"]["shares"]["datasets"]["rows"] == {"shapes": [["a"]], "texts": [], "rows": [[0, HOSTILE]]}
     assert data["study"]["name"] == HOSTILE
 

@@ -279,6 +279,19 @@ def test_manifest_never_stands_beside_unfinished_work(config, tmp_path):
     assert stood == [None] and read_manifest(study.folder) is not None
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"provenance": []}, {"provenance": {}}, {"tables": None}, {"tables": {"scores": {"tiny": 3}}}, {"models": "tiny"}],
+)
+def test_a_manifest_of_another_shape_is_none(study, tmp_path, change):
+    """What no writer here left is read as if it were not there, whichever part is of another shape."""
+    content = read_manifest(study.folder)
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    assert read_manifest(tmp_path) == content
+    (tmp_path / "manifest.json").write_text(json.dumps(content | change))
+    assert read_manifest(tmp_path) is None
+
+
 def test_tokenizer_larger_than_the_model_is_refused(config, tmp_path):
     """A tokenizer with more ids than the model's vocabulary is another model's."""
     from tokenizers import Tokenizer, models

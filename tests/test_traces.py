@@ -13,7 +13,7 @@ from mnemoscope import traces
 from mnemoscope.config import CorpusConfig, ModelConfig, StudyConfig, TracesConfig
 from mnemoscope.coverage import find_derived_faults
 from mnemoscope.engines.local import LocalEngine
-from mnemoscope.errors import ConfigError, ModelError
+from mnemoscope.errors import ConfigError, ModelError, StoreError
 from mnemoscope.run import run_study
 from mnemoscope.store import open_study
 from mnemoscope.study_file import dump_study, load_study
@@ -172,7 +172,7 @@ def test_verification_finds_what_is_wrong_with_traces_and_counts(study, tmp_path
     opened = open_study(copy)
     sound = {"traces/tiny/k4": None, "traces/tiny/k8": None, "counts/counts": None}
     assert find_derived_faults(opened) == sound
-    states, table = copy / "traces" / "tiny" / "k8.npy", copy / "traces" / "tiny" / "k4.parquet"
+    states, table = copy / "traces" / "tiny" / "k8.npy", copy / "traces" / "tiny" / "k8.parquet"
     content = states.read_bytes()
     states.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     size = table.stat().st_size
@@ -256,3 +256,12 @@ def test_models_of_two_tokenizers_are_not_studied_together(tmp_path):
     )
     with pytest.raises(ModelError, match=r"two: its tokenizer.json gives other ids"):
         run_study(config, tmp_path / "study")
+
+
+def test_a_torn_table_of_traces_is_one_line(study, tmp_path):
+    """Half of its bytes are a StoreError that names the file and says what to do."""
+    shutil.copytree(study[0], tmp_path / "torn")
+    path = tmp_path / "torn" / "traces" / "tiny" / "k8.parquet"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(StoreError, match=r"k8\.parquet: damaged .*run the study again"):
+        read_traces(tmp_path / "torn", "tiny", 8)

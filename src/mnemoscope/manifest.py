@@ -13,12 +13,40 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import BaseModel
+
 from mnemoscope.files import telling_refusals, write_atomically
 from mnemoscope.store import Run, Study, read_records, shard_path
 from mnemoscope.version import __version__
 
 MANIFEST_FILE: Final = "manifest.json"
 _RECORDED: Final = ("torch", "transformers", "numpy", "pyarrow")
+
+
+class _Table(BaseModel):
+    num_rows: int
+    num_sequences: int
+    num_short: int
+
+
+class _Tables(BaseModel):
+    scores: dict[str, _Table]
+
+
+class _Provenance(BaseModel):
+    command: str
+    duration_seconds: float
+    python: str
+    platform: str
+    versions: dict[str, str]
+
+
+class _Manifest(BaseModel):
+    """What readers rely on."""
+
+    models: dict[str, dict[str, Any]]
+    tables: _Tables
+    provenance: _Provenance
 
 
 def write_manifest(study: Study, *, command: str, duration_seconds: float) -> bool:
@@ -39,11 +67,13 @@ def write_manifest(study: Study, *, command: str, duration_seconds: float) -> bo
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest's JSON; None where there is none, or none that can be read."""
+    """The manifest's JSON; None where there is none, none that can be read, or one that no writer here left."""
     try:
-        return json.loads((folder / MANIFEST_FILE).read_bytes())
+        content = json.loads((folder / MANIFEST_FILE).read_bytes())
+        _Manifest.model_validate(content)
     except (OSError, ValueError):
         return None
+    return content
 
 
 def remove_manifest(folder: Path) -> None:

@@ -202,7 +202,10 @@ def read_traces(folder: Path, label: str, context: int, *, columns: Sequence[str
     path = traces_of(folder, label, context).path(".parquet")
     if not path.is_file():
         raise StoreError(f"{path}: not there; expected the traces of {label}: run the study with it again")
-    return pq.read_table(path, columns=None if columns is None else list(columns))
+    try:
+        return pq.read_table(path, columns=None if columns is None else list(columns))
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"{path}: damaged ({error}); run the study again to have it redone") from error
 
 
 def has_traces(folder: Path, label: str, context: int) -> bool:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mnemoscope.analyses.levels import LEVELS, level_of_scores
+from mnemoscope.report.escapes import escape
 from mnemoscope.report.study_facts import StudyFacts
 
 MAX_TABLE_CHARACTERS: Final = 25_000
@@ -31,7 +32,7 @@ def study_data(facts: StudyFacts, *, folder: str) -> dict[str, Any]:
         "models": [
             {
                 "label": model.label,
-                "source": model.source,
+                "source": escape(model.source, backslash=False),
                 "training_step": model.training_step,
                 "num_parameters": model.num_non_embedding_parameters,
                 "is_final": model.is_final,
@@ -150,7 +151,7 @@ def _plain_column(column: pa.ChunkedArray) -> Sequence[Any]:
         return [None if value is None or not math.isfinite(value) else _rounded(value) for value in values]
     if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
         return values
-    return [None if value is None else str(value) for value in values]
+    return [None if value is None else escape(str(value), backslash=False) for value in values]
 
 
 def _rounded(value: float) -> float | int:

@@ -121,10 +121,11 @@
     return [copy, save];
   }
 
-  /** All rows and columns of the page's table as text, unrounded. */
+  /** All rows and columns of the page's table as text, unrounded; no text is a spreadsheet's formula. */
   function separated(table, separator) {
     const quote = (value) => {
-      const text = value === null || value === undefined ? "" : String(value);
+      const isFormula = typeof value === "string" && /^[=+\-@\t\r]/.test(value);
+      const text = value === null || value === undefined ? "" : (isFormula ? "'" : "") + String(value);
       return /[",\t\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
     };
     const lines = [table.columns.map((column) => column.name), ...table.rows];
