@@ -105,7 +105,7 @@ def test_hostile_words_are_shown_as_they_are(hostile):
 
 
 def test_data_come_back_as_they_were(hostile):
-    """Texts of the explorer and rows of figures are read as given; cells of tables with what is not seen spelled out."""
+    """Texts and rows of figures are read as they were given; cells of tables with what is not seen spelled out."""
     data = hostile.data
     assert data["explorer"]["texts"] == {"1": HOSTILE}
     assert data["tables"]["factors/memorized"]["rows"] == [[escape(HOSTILE, backslash=False), 0.25]]

@@ -172,7 +172,7 @@ def test_verification_finds_what_is_wrong_with_traces_and_counts(study, tmp_path
     opened = open_study(copy)
     sound = {"traces/tiny/k4": None, "traces/tiny/k8": None, "counts/counts": None}
     assert find_derived_faults(opened) == sound
-    states, table = copy / "traces" / "tiny" / "k8.npy", copy / "traces" / "tiny" / "k8.parquet"
+    states, table = copy / "traces" / "tiny" / "k8.npy", copy / "traces" / "tiny" / "k4.parquet"
     content = states.read_bytes()
     states.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     size = table.stat().st_size
