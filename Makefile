@@ -1,11 +1,11 @@
 # make demo | test | check, on any machine with Python 3.11+, pip and make. Everything is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := src tests benchmarks
+SOURCES := src tests benchmarks docs
 
 .PHONY: demo test check format bench clean
 
-demo: .venv/ready
+demo: .venv/installed
 	$(BIN)/mnemoscope demo
 
 test: .venv/ready
@@ -27,8 +27,12 @@ bench: .venv/ready
 clean:
 	rm -rf .venv
 
-.venv/ready: pyproject.toml constraints.txt
+.venv/ready: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Mnemoscope needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[view]'
 	touch $@
