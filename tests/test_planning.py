@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mnemoscope.config import CorpusConfig, CountsConfig, ModelConfig, StudyConfig, TracesConfig
-from mnemoscope.pilot import time_calls
+from mnemoscope.pilot import first_size, time_calls
 from mnemoscope.pilot_rows import Call
 from mnemoscope.planning import (
     busiest_rows,
@@ -20,7 +20,7 @@ from mnemoscope.planning import (
     trace_bytes,
 )
 from mnemoscope.proposal import make_plan, propose
-from mnemoscope.report.plan_table import plan_tables, proposal_words, toml_lines
+from mnemoscope.report.plan_table import hours_tables, measured_tables, proposal_words, sizes_tables, toml_lines
 from mnemoscope.sample_sizes import Population, cautious_share, sample_size
 from mnemoscope.study_plan import CellCount, ModelPilot, Rate, Storing, StudySize, TraceSize, Wishes
 
@@ -275,11 +275,14 @@ def test_listed_rows_get_no_sample_setting():
 def test_tables_say_the_numbers():
     """Every model, number of devices and size stands in the tables as it was computed."""
     made = make_plan([make_model("small"), make_model("large")], make_size(36_000), WISHES)
-    measured, hours, sizes = plan_tables(made)
+    (measured,), (hours,), (sizes,) = measured_tables(made), hours_tables(made), sizes_tables(made)
     labels = [str(label) for label in measured.columns[0].cells]
     assert labels == ["small", "large"]
     assert [str(number) for number in hours.columns[0].cells] == ["1", "8"]
     assert f"{made.sizes[0].cautious:,}" in [str(text) for text in sizes.columns[6].cells]
+    narrow = [str(column.header) for table in sizes_tables(made, width=60) for column in table.columns]
+    assert narrow.count("model") > 1
+    assert set(narrow) == {str(column.header) for column in sizes.columns}
     assert propose(made.models, made.size, made.wishes, made.sizes) == made.proposal
 
 
@@ -308,6 +311,17 @@ def test_calls_grow_to_whole_batches(monkeypatch):
     assert rate.num_sequences == 64 * rate.num_calls == 64 * (len(machine.sizes) - 5)
     assert rate.batch_size == 32
     assert machine.now <= 1005.0
+
+
+def test_first_call_fills_half_of_its_time(monkeypatch):
+    """At 8 sequences a second, each said to take twice as long, 2.5 s are 10; never more than a batch, never none."""
+    known = make_model(exact=8.0).rates["exact"]
+    assert first_size(known, 32, 5.0, slower=2.0) == 10
+    assert first_size(known, 4, 5.0, slower=2.0) == 4
+    assert first_size(known, 32, 0.01, slower=2.0) == 1
+    machine = _Machine(monkeypatch, seconds_per_row=0.25)
+    assert time_calls(machine.call, 32, 5.0, first=10).num_sequences == 10
+    assert machine.sizes[0] == 10
 
 
 @pytest.mark.parametrize("seconds_per_row", [0.01, 0.1, 0.4, 1.0, 3.0])

@@ -17,6 +17,7 @@ def start_peak(device: torch.device) -> None:
     if device.type == "cuda":
         import torch
 
+        torch.cuda.init()  # without it there are no statistics yet, which is an error
         torch.cuda.reset_peak_memory_stats(device)
         return
     with suppress(OSError):  # not on macOS, and not in every container

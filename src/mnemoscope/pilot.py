@@ -33,6 +33,8 @@ _GROWTH: Final = 4
 """How many times larger a call is than the one before."""
 _FIRST_GROWTH: Final = 2.0
 """How much longer the second call is taken to last; of later ones it is seen."""
+_GRADED_OVER_EXACT: Final = 6.0
+"""A guess of how much longer mode graded takes where nothing is memorized; decides the first call's size alone."""
 _SHARES: Final = {"exact": 3.0, "control": 1.5, "graded": 3.5, "traces": 2.0}
 """Parts of a model's time."""
 
@@ -147,14 +149,20 @@ def _measure_loaded(
         exact = score(seen["member"], mode="exact", batch_size=sizes["exact"], budget=clock.budget("exact"))
         teacher_forced = forwards.per_sequence(seen["member"].num_scored)
         if "control" in seen:
-            score(seen["control"], mode="exact", batch_size=sizes["exact"], budget=clock.budget("control"))
+            budget = clock.budget("control")
+            first = first_size(exact, sizes["exact"], budget, slower=1.0)
+            score(seen["control"], mode="exact", batch_size=sizes["exact"], budget=budget, first=first)
         forwards.num_tokens, num_exact = 0, seen["member"].num_scored
-        graded = score(seen["member"], mode="graded", batch_size=sizes["graded"], budget=clock.budget("graded"))
+        budget = clock.budget("graded")
+        first = first_size(exact, sizes["graded"], budget, slower=_GRADED_OVER_EXACT)
+        graded = score(seen["member"], mode="graded", batch_size=sizes["graded"], budget=budget, first=first)
         decoded = forwards.per_sequence(seen["member"].num_scored - num_exact) - teacher_forced
     traced = None
     if study.traces is not None:
+        budget = clock.budget("traces")
+        first = first_size(graded, sizes["graded"], budget, slower=1.0)
         call = partial(_trace, model, study, seen["member"].rows, sizes["graded"])
-        traced = time_calls(call, sizes["graded"], clock.budget("traces"))
+        traced = time_calls(call, sizes["graded"], budget, first=first)
     return ModelPilot(
         label=config.label,
         device=model.device.type,
@@ -184,8 +192,15 @@ def _batch_sizes(model: CausalLM, study: StudyConfig) -> dict[Mode, int]:
     return {mode: choose_batch_size(model, study.grid, mode) for mode in modes}
 
 
-def _score(model: CausalLM, grid: Grid, seen: SeenRows, *, mode: Mode, batch_size: int, budget: float) -> Rate:
-    return time_calls(partial(seen.score, model, grid, mode, batch_size), batch_size, budget)
+def _score(
+    model: CausalLM, grid: Grid, seen: SeenRows, *, mode: Mode, batch_size: int, budget: float, first: int = 1
+) -> Rate:
+    return time_calls(partial(seen.score, model, grid, mode, batch_size), batch_size, budget, first=first)
+
+
+def first_size(known: Rate, batch_size: int, budget: float, *, slower: float) -> int:
+    """Sequences that take half of a part's time, or a batch, if each takes so many times as long as at a known rate."""
+    return max(1, min(batch_size, int(budget / 2 * known.per_second / slower)))
 
 
 class _Clock:
@@ -204,15 +219,16 @@ class _Clock:
         return left * self._shares.pop(part) / total
 
 
-def time_calls(call: Callable[[int], Call], batch_size: int, budget: float) -> Rate:
+def time_calls(call: Callable[[int], Call], batch_size: int, budget: float, *, first: int = 1) -> Rate:
     """The rate of calls in about so many seconds: they grow while time is left for two of the next size, and those of
     the last size are timed.
 
     Small calls are no measure, since a pass takes hardly longer for a whole batch; where time is too short for a
-    second large call, the first one counts, and the rate says the size that was reached.
+    second large call, the first one counts, and the rate says the size that was reached. `first` is the size of the
+    first call.
     """
     until = time.monotonic() + budget
-    num_rows, last, growth = 1, call(1), _FIRST_GROWTH
+    num_rows, last, growth = first, call(first), _FIRST_GROWTH
     while num_rows < batch_size * _BATCHES_PER_CALL and last.seconds * growth < (until - time.monotonic()) / 2:
         num_rows = _next_size(num_rows, batch_size)
         before, last = last, call(num_rows)

@@ -104,21 +104,20 @@ def _print_tables(made: Plan) -> None:
     from rich.console import Console
 
     from mnemoscope.report import plan_table
-    from mnemoscope.report.layout import print_table
+    from mnemoscope.report.layout import console_width, print_table
 
     console = Console()
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    measured, hours, sizes = plan_table.plan_tables(made)
-    for table in (measured, hours):
-        print_table(table, console)
-        say("")
+    width = console_width(console)
+    for tables in (plan_table.measured_tables, plan_table.hours_tables, plan_table.sizes_tables):
+        for table in tables(made, width=width):
+            print_table(table, console)
+            say("")
     for line in plan_table.room_words(made):
         say(line)
-    say("")
-    print_table(sizes, console)
     say("")
     for sentence in plan_table.proposal_words(made):
         say(sentence)

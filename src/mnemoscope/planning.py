@@ -129,7 +129,7 @@ def hours_needed(models: Sequence[ModelPilot], size: StudySize, devices: int) ->
     )
 
 
-def disk_needed(models: Sequence[ModelPilot], size: StudySize, *, free: int) -> Disk:
+def disk_needed(models: Sequence[ModelPilot], size: StudySize, *, free: int | None) -> Disk:
     """Bytes of scores, traces and counts."""
     num_sequences = sum(size.selected.values())
     num_shards = sum(-(-count // size.shard_rows) for count in size.selected.values())

@@ -8,7 +8,6 @@ is traced of it has its design weights. All pure.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
@@ -22,12 +21,12 @@ SMALLEST_PART: Final = 100
 """Sequences in mode graded beside mode exact; fewer are no part worth a study of its own."""
 
 
-def make_plan(models: Sequence[ModelPilot], size: StudySize, wishes: Wishes, *, free_disk: int = sys.maxsize) -> Plan:
+def make_plan(models: Sequence[ModelPilot], size: StudySize, wishes: Wishes, *, free_disk: int | None = None) -> Plan:
     """The plan that follows from a pilot; what does not fit on the disk is among its refusals."""
     disk = disk_needed(models, size, free=free_disk)
     sizes = sizes_needed(models, size, wishes)
     refusals: list[str] = []
-    if disk.total > disk.free:
+    if disk.free is not None and disk.total > disk.free:
         refusals.append(
             f"disk: the study needs {disk.total:,} bytes, {disk.free:,} are free; "
             "expected more room (--out elsewhere), fewer sequences or fewer traces"

@@ -144,7 +144,8 @@ class Disk:
     traces: int
     counts: int
     total: int
-    free: int
+    free: int | None
+    """None where nobody has looked."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from rich.table import Table
 
 from mnemoscope.intervals import wilson
-from mnemoscope.report.layout import Column, lay_out
+from mnemoscope.report.layout import PIPE_WIDTH, Column, lay_out_pieces
 from mnemoscope.report.spoken import joined, plural
 from mnemoscope.study_plan import Hours, Plan, ProposedStudy, Rate
 
@@ -24,15 +24,11 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     return {"schema": SCHEMA, **asdict(plan), "toml": toml, "words": proposal_words(plan)}
 
 
-def plan_tables(plan: Plan) -> list[Table]:
-    """What was measured of each model, the hours, and the samples that are needed."""
-    return [_models_table(plan), _hours_table(plan), _sizes_table(plan)]
-
-
-def _models_table(plan: Plan) -> Table:
+def measured_tables(plan: Plan, *, width: int = PIPE_WIDTH) -> Iterator[Table]:
+    """What was measured of each model; in pieces where it is wider than a terminal."""
     models = plan.models
+    keys = [Column("model", [model.label for model in models])]
     columns = [
-        Column("model", [model.label for model in models]),
         Column("device", [model.device for model in models]),
         Column("weights", [bytes_words(model.weight_bytes) for model in models]),
         Column("peak\nmemory", [bytes_words(model.peak_bytes) for model in models]),
@@ -49,7 +45,7 @@ def _models_table(plan: Plan) -> Table:
         caption += "; * with its download"
     if any("<" in _batch(plan, number) for number in range(len(models))):
         caption += "; batch: a < b where the time was too short for the run's batch b"
-    return lay_out("Measured on one device of this machine", columns, caption=caption)
+    return lay_out_pieces("Measured on one device of this machine", keys, columns, width=width, caption=caption)
 
 
 def _batch(plan: Plan, number: int) -> str:
@@ -68,21 +64,22 @@ def _short(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
-def _hours_table(plan: Plan) -> Table:
+def hours_tables(plan: Plan, *, width: int = PIPE_WIDTH) -> Iterator[Table]:
+    """A study's hours for each number of devices."""
     hours = plan.hours
+    keys = [Column("devices", [f"{each.devices}" for each in hours])]
     columns = [
-        Column("devices", [f"{each.devices}" for each in hours]),
         Column("scoring", [_hours(each.scoring) for each in hours]),
-        Column("traces,\nat most", [_hours(each.tracing) for each in hours] if plan.size.traces else []),
+        Column("traces,\nat most", [_hours(each.tracing) if plan.size.traces else "" for each in hours]),
         Column("loading", [_hours(each.loading) for each in hours]),
         Column("in all", [_total(each) for each in hours]),
         Column("mode exact\ninstead", [_hours(each.exact) for each in hours]),
         Column("mode graded,\nno traces", [_hours(each.graded) for each in hours]),
     ]
-    columns = [column for column in columns if column.cells]
+    columns = [column for column in columns if any(column.cells)]
     title = f"Hours for {_study_words(plan)}, mode {plan.size.mode}"
     caption = "at the rates above on devices like this one; counts, predictors and analyses come on top"
-    return lay_out(title, columns, caption=caption)
+    return lay_out_pieces(title, keys, columns, width=width, caption=caption)
 
 
 def _total(hours: Hours) -> str:
@@ -95,13 +92,16 @@ def _study_words(plan: Plan) -> str:
     return f"{plural(len(plan.models), 'model')} x {counts}"
 
 
-def _sizes_table(plan: Plan) -> Table:
+def sizes_tables(plan: Plan, *, width: int = PIPE_WIDTH) -> Iterator[Table]:
+    """The samples that each model needs at each k and n."""
     sizes, level = plan.sizes, plan.wishes.level
     low, high = wilson([each.num_full for each in sizes], [each.num_pilot for each in sizes], level)
-    columns = [
+    keys = [
         Column("model", [each.model for each in sizes]),
         Column("k", [f"{each.context}" for each in sizes]),
         Column("n", [f"{each.continuation}" for each in sizes]),
+    ]
+    columns = [
         Column("full matches\nin the pilot", [f"{each.num_full:,} of {each.num_pilot:,}" for each in sizes]),
         Column(
             "share, %",
@@ -126,7 +126,7 @@ def _sizes_table(plan: Plan) -> Table:
         f"cautiously: at the end of the pilot's interval that needs more; at most all {members:,}; "
         "the excess at the cautious shares"
     )
-    return lay_out(title, columns, caption=caption)
+    return lay_out_pieces(title, keys, columns, width=width, caption=caption)
 
 
 def points(plan: Plan) -> str:
@@ -140,8 +140,9 @@ def room_words(plan: Plan) -> list[str]:
     parts = [f"scores {bytes_words(disk.scores)}"]
     parts += [f"traces with states at most {bytes_words(disk.traces)}"] if disk.traces else []
     parts += [f"counts at most {bytes_words(disk.counts)}"] if disk.counts else []
+    free = "" if disk.free is None else f" of {bytes_words(disk.free)} free"
     return [
-        f"disk      {bytes_words(disk.total)} of {bytes_words(disk.free)} free: {', '.join(parts)}",
+        f"disk      {bytes_words(disk.total)}{free}: {', '.join(parts)}",
         f"memory    {bytes_words(memory.per_device)} per device at its peak; {bytes_words(memory.driver)} "
         "for the analyses",
     ]
