@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from mnemoscope.__main__ import main
 from networks import VOCAB, build, plant_sequences
 
 GRID = ("--contexts", "4,8", "--continuations", "3,6")
@@ -36,23 +35,6 @@ def tiny(tmp_path_factory):
     np.save(folder / "rows.npy", rows.astype(np.uint16))
     np.save(folder / "heldout.npy", np.random.default_rng(5).integers(0, VOCAB, (20, WINDOW)).astype(np.uint16))
     return folder
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Call the command as a shell would; its exit status, stdout and stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mnemoscope", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def refused(outcome, *words):

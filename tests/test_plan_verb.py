@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import mnemoscope.memory
-from mnemoscope.__main__ import main
 from mnemoscope.config import CorpusConfig, CountsConfig, ModelConfig, TracesConfig
 from mnemoscope.model import load_model
 from mnemoscope.model_files import model_size
@@ -25,22 +23,6 @@ from networks import generate
 from studies import make_study, stored_matches
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "scale.md").read_text()
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Call the command as a shell would; its exit status, stdout and stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mnemoscope", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mnemoscope.__main__ import main
 from mnemoscope.findings import analyze, save_findings
 from mnemoscope.store import open_study
 from studies import score_two, stored_matches
@@ -20,22 +17,6 @@ def study(tmp_path_factory):
     scored = score_two(tmp_path_factory.mktemp("verbs"))
     save_findings(scored, analyze(scored), figures=False)
     return scored.folder
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Call the command as a shell would; its exit status, stdout and stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mnemoscope", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return call
 
 
 def test_export_and_import_lead_back(run, study, tmp_path):
