@@ -333,8 +333,7 @@ def _run(config: StudyConfig, folder: Path, where: EngineOptions, part: str | No
     engine = where.open()
     with show_progress(sys.stderr) as progress:
         finished = run_study(config, folder, engine=engine, progress=progress, part=own, command=shlex.join(sys.argv))
-    status = read_status(folder)
-    if own is not None and not status.is_complete:
+    if own is not None and not (status := read_status(folder)).is_complete:
         words = f"part {part} is scored; {status.num_outstanding:,} shards of other parts are not"
         _console().print(f"{words}: the last one finishes the study", highlight=False, soft_wrap=True)
         return
