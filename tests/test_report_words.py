@@ -66,11 +66,11 @@ def interval(count, of):
     return low, high
 
 
-def test_a_full_study_is_told_in_fourteen_claims_at_most(results):
+def test_a_full_study_is_told_in_thirteen_claims_at_most(results):
     """Every perspective has its claim, the amount comes first, cautions last, and nothing is repeated."""
     found = verdict(results, study_facts(groups={"member": group_facts(drawn="listed", num_short=3)}))
     words = [claim.words for claim in found.claims]
-    assert 8 <= len(words) <= 14 and len(set(words)) == len(words)
+    assert 8 <= len(words) <= 13 and len(set(words)) == len(words)
     assert "recites 2 of 200" in words[0] and "b (10 million parameters" in words[0]
     assert words[0] == found.claims[0].lead + found.claims[0].detail and found.claims[-1].state == "warning"
     topics = (

@@ -1,7 +1,7 @@
 """The verdict: what a study found, in words that a layman understands in a minute.
 
-Pure: results and facts in, text out. Every number is one of the tables' or the findings'; nothing is computed here but
-which sentence is said.
+Pure: results and facts in, text out. Every number is one of the tables' or the findings'; computed is which sentence
+is said, and the interval of the share of scores below 0.3, which no table has: bins are added up for it.
 """
 
 from __future__ import annotations
