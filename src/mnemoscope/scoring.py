@@ -29,6 +29,9 @@ from mnemoscope.memory import within_memory
 from mnemoscope.model import CausalLM
 from mnemoscope.rollouts import Branches, Decoded, GreedyReader, Rollouts, chunks, greedy_token
 
+ChooseRows = Callable[[slice, NDArray[np.int32]], NDArray[np.bool_]]
+"""Rows of the call and their first mismatches, int32 [B, C] -> which of them are decoded, bool [B]."""
+
 
 class _Judged(NamedTuple):
     """The teacher-forced facts of a batch at positions k_min .. W-1, on the host."""
@@ -115,9 +118,13 @@ def score_sequences(
     *,
     mode: Mode,
     batch_size: int,
+    choose: ChooseRows | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> MatchFacts:
     """The match facts of R sequences, given as int64 [R, W] token ids with W >= k_max + n_max.
+
+    In mode `graded`, `choose` may say which sequences are decoded; of the others all is what mode `exact` gives, and
+    their match bits after a first mismatch say nothing.
 
     They equal those of plain greedy decoding in the same precision, but for near-ties (`smallest_margin`). At most
     `batch_size` sequences share a pass; when memory runs out it is halved and the call starts over. `progress` is told
@@ -129,7 +136,7 @@ def score_sequences(
     def attempt(limit: int) -> MatchFacts:
         paths, num_done = _Paths(len(tokens_RW), grid, mode), 0
         try:
-            for num_sequences in _score_batches(model, tokens_RW, paths, batch_size=limit):
+            for num_sequences in _score_batches(model, tokens_RW, paths, choose, batch_size=limit):
                 num_done += num_sequences
                 if progress is not None:
                     progress(num_sequences)
@@ -163,7 +170,9 @@ def first_miss(hit_Bn: NDArray[np.bool_]) -> NDArray[np.int32]:
     return np.where(hit_Bn.all(axis=1), hit_Bn.shape[1], hit_Bn.argmin(axis=1)).astype(np.int32)
 
 
-def _score_batches(model: CausalLM, tokens_RW: NDArray[np.int64], paths: _Paths, *, batch_size: int) -> Iterator[int]:
+def _score_batches(
+    model: CausalLM, tokens_RW: NDArray[np.int64], paths: _Paths, choose: ChooseRows | None, *, batch_size: int
+) -> Iterator[int]:
     """Fill `paths` batch by batch, yielding each batch's number of sequences."""
     grid = paths.grid
     rollouts = Rollouts(model, tokens_RW, grid, GreedyReader, batch_size=batch_size) if paths.mode == "graded" else None
@@ -174,6 +183,10 @@ def _score_batches(model: CausalLM, tokens_RW: NDArray[np.int64], paths: _Paths,
         paths.take(judged, first_row)
         if rollouts is not None:
             branches = find_branches(judged.hit_BJ, judged.choice_BJ, grid, first_row=first_row)
+            if choose is not None:
+                rows = slice(first_row, first_row + len(tokens_BW))
+                is_chosen_B = choose(rows, paths.first_mismatch_RC[rows])
+                branches = Branches(*(part[is_chosen_B[branches.row - first_row]] for part in branches))
             for branches_read, reader in rollouts.add(branches, cache, first_row=first_row, num_rows=len(tokens_BW)):
                 paths.take_rollouts(branches_read, reader.decoded(), tokens_RW)
         yield len(tokens_BW)
