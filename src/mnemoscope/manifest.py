@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from mnemoscope.files import telling_refusals, write_atomically
+from mnemoscope.files import write_atomically
+from mnemoscope.storage import Place, storage_of
 from mnemoscope.store import Run, Study, read_records, shard_path
 from mnemoscope.version import __version__
 
@@ -76,12 +77,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return content
 
 
-def remove_manifest(folder: Path) -> None:
+def remove_manifest(place: Place) -> None:
     """Take away the claim that the study is complete."""
-    path = folder / MANIFEST_FILE
-    with telling_refusals(path):
-        if path.exists():
-            path.unlink(missing_ok=True)
+    storage_of(place).remove(MANIFEST_FILE)
 
 
 def _list_scores(folder: Path, run: Run | None) -> dict[str, Any] | None:

@@ -40,17 +40,23 @@ def load_study(path: Path) -> StudyConfig:
     settings, values of a wrong kind. Values are taken as they are: "4" is no number.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected a study file (TOML)") from error
+    return resolve_paths(parse_study(text, str(path)), path.parent)
+
+
+def parse_study(text: bytes, name: str) -> StudyConfig:
+    """The study in the bytes of a TOML file called `name`, its paths as they are; the mistakes as `load_study`'s."""
+    try:
+        document = tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+        raise ConfigError(f"{name}: not valid TOML: {error}") from error
     try:
         # As JSON, since only there pydantic is strict about numbers and yet takes a list for a tuple.
-        config = TypeAdapter(StudyConfig).validate_json(json.dumps(document, default=str), strict=True)
+        return TypeAdapter(StudyConfig).validate_json(json.dumps(document, default=str), strict=True)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_describe_mistakes(error.errors())}") from error
-    return resolve_paths(config, path.parent)
+        raise ConfigError(f"{name}: {_describe_mistakes(error.errors())}") from error
 
 
 def dump_study(config: StudyConfig) -> str:
