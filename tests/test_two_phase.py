@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from mnemoscope.config import Grid
+from mnemoscope.config import GradedSampleConfig, Grid
+from mnemoscope.errors import ConfigError
+from mnemoscope.graded_sample import draw_graded, inclusion_probabilities, permanent_numbers
 from mnemoscope.model import wrap_network
+from mnemoscope.run import run_study
 from mnemoscope.scoring import score_sequences
+from mnemoscope.shards import is_graded, num_matched, per_continuation
+from mnemoscope.store import outstanding_shards, read_scores, set_aside
+from mnemoscope.study_file import load_study
 from networks import build, plant_sequences
+from studies import make_study
 
 GRID = Grid(contexts=(4, 9, 16), continuations=(1, 5, 12))
 
@@ -52,3 +62,115 @@ def test_what_is_not_chosen_is_not_decoded():
     )
     body.remove()
     assert num_tokens == [8 * (GRID.window_tokens - 1)]
+
+
+def test_probabilities_follow_from_first_mismatches_alone():
+    """1 where nothing is left to decode at any context, near_share from half of the shortest continuation on."""
+    grid, settings = Grid(contexts=(4, 8), continuations=(5, 12)), GradedSampleConfig(share=0.1, near_share=0.4)
+    first_mismatch_RC = np.array([[12, 12], [11, 12], [10, 12], [0, 3], [2, 2], [0, 0]], np.int32)
+    found = inclusion_probabilities(first_mismatch_RC, grid, settings)
+    np.testing.assert_array_equal(found, [1, 1, 0.4, 0.4, 0.1, 0.1])
+
+
+def test_default_near_share_is_five_times_the_share_and_never_more_than_one():
+    """0.05 gives 0.25, and 0.4 gives 1."""
+    assert GradedSampleConfig().probabilities == (1.0, 0.25, 0.05)
+    assert GradedSampleConfig(share=0.4).probabilities == (1.0, 1.0, 0.4)
+
+
+def test_permanent_numbers_are_uniform_and_those_of_the_sequence():
+    """Of 100,000 sequences as many as expected lie below each bound; groups and seeds have other numbers."""
+    ids = np.arange(100_000)
+    numbers = permanent_numbers(ids, group="member", seed=0)
+    for bound in (0.01, 0.05, 0.5, 0.9):
+        spread = np.sqrt(len(ids) * bound * (1 - bound))
+        assert abs((numbers < bound).sum() - len(ids) * bound) < 4 * spread
+    np.testing.assert_array_equal(permanent_numbers(ids[777:779], group="member", seed=0), numbers[777:779])
+    for other in (permanent_numbers(ids, group="control", seed=0), permanent_numbers(ids, group="member", seed=1)):
+        assert abs(np.corrcoef(numbers, other)[0, 1]) < 4 / np.sqrt(len(ids))
+
+
+def test_a_sequence_graded_under_the_smaller_probability_is_graded_under_the_larger():
+    """Samples of two models overlap as much as they can: of two probabilities the smaller is that of both."""
+    ids, grid = np.arange(20_000), Grid(contexts=(4,), continuations=(5,))
+    one, other = (
+        draw_graded(ids, first, group="member", grid=grid, settings=GradedSampleConfig(share=0.1, near_share=0.3))
+        for first in (np.zeros((20_000, 1), np.int32), np.full((20_000, 1), 3, np.int32))
+    )
+    assert not (one.is_graded_R & ~other.is_graded_R).any()
+    both = (one.is_graded_R & other.is_graded_R).mean()
+    assert abs(both - 0.1) < 4 * np.sqrt(0.1 * 0.9 / 20_000)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"share": 0.0}, "share: 0.0 given; expected a probability above 0, at most 1"),
+        ({"share": 0.5, "near_share": 0.2}, "near_share: 0.2 given; expected 0.5"),
+    ],
+)
+def test_probabilities_out_of_bounds_are_refused(settings, told):
+    """What is no probability, or would grade near sequences more rarely than others, is told."""
+    with pytest.raises(ConfigError, match=told):
+        GradedSampleConfig(**settings)
+
+
+def test_a_section_without_effect_is_refused(tmp_path):
+    """[graded_sample] belongs to mode two-phase."""
+    with pytest.raises(ConfigError, match="graded_sample: given with mode 'graded'; expected mode 'two-phase'"):
+        make_study(tmp_path, graded_sample=GradedSampleConfig())
+
+
+SETTINGS = {"mode": "two-phase", "graded_sample": GradedSampleConfig(share=0.3, near_share=0.6, seed=4)}
+
+
+def read_rows(study, label="tiny"):
+    return pa.concat_tables(list(read_scores(study, label))).replace_schema_metadata(None)
+
+
+def test_columns_are_those_of_exact_and_bits_of_graded_rows_those_of_graded(tmp_path):
+    """Every column of mode exact is stored of every sequence, the match bits of the drawn ones are those of graded."""
+    config = make_study(tmp_path / "in", num_rows=40, num_control=10, **SETTINGS)
+    study = run_study(config, tmp_path / "two")
+    exact, graded = (
+        run_study(replace(config, mode=mode, graded_sample=None), tmp_path / mode) for mode in ("exact", "graded")
+    )
+    rows, of_exact, of_graded = read_rows(study), read_rows(exact), read_rows(graded)
+    same = ("sequence_id", "group", "context", "offset", "num_repeats", "first_mismatch", "log_probability")
+    for name in (*same, "window_hash"):
+        assert rows[name].equals(of_exact[name]), name
+    is_graded_R = is_graded(rows)
+    assert 0.1 < is_graded_R.mean() < 0.9
+    chosen, others = pa.array(is_graded_R), pa.array(~is_graded_R)
+    assert rows["matched"].filter(chosen).equals(of_graded["matched"].filter(chosen))
+    assert rows["matched"].filter(others).null_count == (~is_graded_R).sum()
+    margins, exactly, decoded = (per_continuation(each, "smallest_margin") for each in (rows, of_exact, of_graded))
+    np.testing.assert_array_equal(margins[~is_graded_R], exactly[~is_graded_R])
+    np.testing.assert_allclose(margins[is_graded_R], decoded[is_graded_R], atol=1e-5)  # other rows were beside them
+    known = num_matched(pa.concat_tables(list(read_scores(study, "tiny"))), config.grid)
+    full = num_matched(of_graded, config.grid)
+    assert ((known == full) | (known == -1)).all() and (known[is_graded_R] == full[is_graded_R]).all()
+    assert (known[full == [3, 5]] >= 0).all()  # full matches are known of all
+
+
+def test_what_is_graded_hangs_on_nothing_but_the_sequence(tmp_path):
+    """Shards, batches and a resume after a loss give the same rows; the study's file gives the same study."""
+    config = make_study(tmp_path / "in", num_rows=40, num_control=10, **SETTINGS)
+    study = run_study(config, tmp_path / "two")
+    other = run_study(replace(config, shard_rows=7, batch_size=5), tmp_path / "other")
+    one, two = read_rows(study), read_rows(other)
+    for name in ("sequence_id", "first_mismatch", "matched", "inclusion_probability"):
+        assert one[name].equals(two[name]), name
+    run = study.runs["tiny"]
+    set_aside(study.folder, run, run.shards[2])
+    assert outstanding_shards(study.folder, run) == [run.shards[2]]
+    again = run_study(load_study(tmp_path / "two" / "study.toml"), tmp_path / "two")
+    assert read_rows(again).equals(one)
+
+
+def test_seed_and_shares_are_of_the_run(tmp_path):
+    """A folder takes in no rows of another second phase."""
+    config = make_study(tmp_path / "in", **SETTINGS)
+    run_study(config, tmp_path / "two")
+    with pytest.raises(Exception, match="graded_sample"):
+        run_study(replace(config, graded_sample=GradedSampleConfig(share=0.3, near_share=0.6)), tmp_path / "two")

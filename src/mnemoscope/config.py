@@ -15,7 +15,7 @@ from mnemoscope.errors import ConfigError
 from mnemoscope.prediction.settings import PREDICTORS
 
 Mode = Literal["exact", "graded"]
-StudyMode = Literal["exact", "graded", "imported"]
+StudyMode = Literal["exact", "graded", "two-phase", "imported"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 CorpusFormat = Literal["auto", "megatron", "document", "npy", "tokens", "text"]
@@ -152,6 +152,32 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GradedSampleConfig:
+    """Which sequences of mode `two-phase` have their match bits: a probability sample, see `graded_sample`."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    share: float = 0.05
+    """Probability with which a sequence is graded."""
+    near_share: float | None = None
+    """The same of a sequence of which, at some context, half of the shortest continuation or more is recited (default:
+    five times `share`, at most 1). Those that need no decoding at all are always graded."""
+    seed: int = 0
+    """Seed of the draw, the same for every model."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"share: {self.share} given; expected a probability above 0, at most 1")
+        if self.near_share is not None and not self.share <= self.near_share <= 1:
+            raise ConfigError(f"near_share: {self.near_share} given; expected {self.share} (the share) to 1")
+
+    @property
+    def probabilities(self) -> tuple[float, float, float]:
+        """Of sequences that need no decoding, of near ones, and of the others; descending."""
+        return 1.0, min(1.0, 5 * self.share) if self.near_share is None else self.near_share, self.share
+
+
+@dataclass(frozen=True, kw_only=True)
 class TracesConfig:
     """Which sequences are traced token by token: a sample stratified by the number of matched tokens."""
 
@@ -241,14 +267,18 @@ class StudyConfig:
     control: CorpusConfig | None = None
     """Text of the same kind that the models never saw; the excess over it is called memorization."""
     mode: StudyMode = "graded"
-    """`exact`: full match, first mismatch, log-probabilities from one pass; `graded`: every match bit too. `imported`
-    is what import-scores writes: num_matched alone, scored elsewhere."""
+    """`exact`: full match, first mismatch, log-probabilities from one pass; `graded`: every match bit too; `two-phase`:
+    the former of all sequences, match bits of a probability sample. `imported` is what import-scores writes:
+    num_matched alone, scored elsewhere."""
+    graded_sample: GradedSampleConfig | None = None
+    """Which sequences have match bits in mode `two-phase` (default there: the section's defaults)."""
     batch_size: int | Literal["auto"] = "auto"
     """Sequences per forward pass; `auto` chooses from free memory once per run and records it."""
     shard_rows: int = 4096
     """Sequences per shard of the store: the most that a kill can lose."""
     traces: TracesConfig | None = None
-    """Per-token facts of a sample, for the analyses of frequency, entropy and embeddings; needs mode `graded`."""
+    """Per-token facts of a sample, for the analyses of frequency, entropy and embeddings; needs mode `graded` or
+    `two-phase`."""
     counts: CountsConfig | None = None
     """Corpus frequencies and copies of the traced sequences, for the analysis of frequency; needs `traces`."""
     prediction: PredictionConfig | None = None
@@ -265,6 +295,8 @@ class StudyConfig:
             raise ConfigError(f"shard_rows: {self.shard_rows} given; expected 1 or more")
         if isinstance(self.batch_size, int) and self.batch_size < 1:
             raise ConfigError(f"batch_size: {self.batch_size} given; expected 1 or more, or 'auto'")
+        if self.graded_sample is not None and self.mode != "two-phase":
+            raise ConfigError(f"graded_sample: given with mode {self.mode!r}; expected mode 'two-phase'")
         self._check_traces()
         _ = self.grid  # a grid out of order is refused here, not at the first batch
 
@@ -275,9 +307,10 @@ class StudyConfig:
             self._check_prediction(self.prediction)
         if self.traces is None:
             return
-        if self.mode != "graded":
+        if self.mode not in ("graded", "two-phase"):
             raise ConfigError(
-                f"traces: given with mode {self.mode!r}; expected mode 'graded', whose matches make the strata"
+                f"traces: given with mode {self.mode!r}; expected mode 'graded' or 'two-phase', whose matches make the "
+                "strata"
             )
         if self.traces.continuation not in (None, *self.continuations):
             raise ConfigError(
@@ -312,12 +345,17 @@ class StudyConfig:
 
     @property
     def scoring_mode(self) -> Mode:
-        """How its models are scored; ConfigError for a study of imported scores, which has nothing to score with."""
+        """The most that scoring does with a sequence; ConfigError for imported scores, which nothing can go on with."""
         if self.mode == "imported":
             raise ConfigError(
-                "mode: 'imported' given, which import-scores writes; expected 'graded' or 'exact' to score"
+                "mode: 'imported' given, which import-scores writes; expected 'graded', 'two-phase' or 'exact' to score"
             )
-        return self.mode
+        return "exact" if self.mode == "exact" else "graded"
+
+    @property
+    def second_phase(self) -> GradedSampleConfig | None:
+        """Which sequences are graded in mode `two-phase`; None in the others."""
+        return (self.graded_sample or GradedSampleConfig()) if self.mode == "two-phase" else None
 
     @property
     def groups(self) -> dict[str, CorpusConfig]:

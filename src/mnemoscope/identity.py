@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
-from mnemoscope.config import Grid, StudyMode
+from mnemoscope.config import GradedSampleConfig, Grid, StudyMode
 from mnemoscope.errors import StoreError
 
 
@@ -80,6 +80,8 @@ class RunIdentity:
     shard_rows: int
     versions: dict[str, str]
     """Of mnemoscope, of the scores table's format, of torch and of transformers."""
+    graded_sample: GradedSampleConfig | None = None
+    """Which sequences have match bits in mode `two-phase`; None in other modes."""
 
     @property
     def grid(self) -> Grid:
@@ -95,8 +97,11 @@ class RunIdentity:
 
     @property
     def fingerprint(self) -> str:
-        """sha256, hex, of all of it."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        """sha256, hex, of all of it; without a second phase the one that it had before there was any."""
+        facts = asdict(self)
+        if self.graded_sample is None:
+            del facts["graded_sample"]
+        text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def differences(self, here: RunIdentity) -> list[str]:
@@ -109,7 +114,7 @@ class RunIdentity:
 
 
 def _shared_facts(identity: RunIdentity) -> dict[str, Any]:
-    shared = ("groups", "contexts", "continuations", "mode", "shard_rows")
+    shared = ("groups", "contexts", "continuations", "mode", "graded_sample", "shard_rows")
     facts = {name: value for name, value in asdict(identity).items() if name in shared}
     return facts | {"scores_format": identity.versions.get("scores", "1")}
 

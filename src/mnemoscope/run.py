@@ -277,11 +277,12 @@ def _describe_run(job: _Job, model: ModelConfig, identity: ModelIdentity, batch_
         groups={group: text.identity for group, text in job.texts().items()},
         contexts=config.contexts,
         continuations=config.continuations,
-        mode=config.scoring_mode,
+        mode=config.mode,
         batch_size=batch_size,
         shard_rows=config.shard_rows,
         versions={"mnemoscope": __version__, "scores": str(SCORES_FORMAT)}
         | {name: version(name) for name in ("torch", "transformers")},
+        graded_sample=config.second_phase,
     )
     return Run(
         label=model.label,

@@ -7,16 +7,17 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope.config import Mode
+from mnemoscope.config import GradedSampleConfig, Grid, Mode
 from mnemoscope.corpus import Windows, check_vocabulary
 from mnemoscope.engines import Once
 from mnemoscope.errors import CorpusError, ModelError, ScoringError, StoreError
 from mnemoscope.facts import MatchFacts
+from mnemoscope.graded_sample import GradedRows, draw_graded
 from mnemoscope.shards import SequenceRows, ShardRange, hash_windows, scores_schema, scores_table
 from mnemoscope.store import Run, ShardRecord, commit_shard, read_run
 from mnemoscope.texts import GroupText
@@ -98,14 +99,43 @@ class ShardScorer:
         windows = text.read(text.selection.sequence_ids[part])
         check_vocabulary(windows, identity.weights.vocab_size, text.corpus)
         mode: Mode = "exact" if identity.mode == "exact" else "graded"
-        facts = facts_of(self.run, self.model, windows, mode=mode, progress=self.tell)
+        choose = self._draw(shard.group, windows)
+        facts = facts_of(
+            self.run, self.model, windows, mode=mode, choose=choose and choose.are_graded, progress=self.tell
+        )
         schema = scores_schema(
             identity.grid, mode=identity.mode, label=self.run.label, fingerprint=self.run.fingerprint
         )
         repeats = _repeats(text, part, windows.sequence_ids)
         rows = SequenceRows(windows.sequence_ids, windows.offsets, repeats, hash_windows(windows.tokens))
-        table = scores_table(shard.group, rows, facts, schema=schema, grid=identity.grid)
+        graded = None if choose is None else choose.draw(slice(None), facts.first_mismatch_RC)
+        table = scores_table(shard.group, rows, facts, schema=schema, grid=identity.grid, graded=graded)
         return commit_shard(self.folder, self.run, shard, table, num_short=windows.num_short)
+
+    def _draw(self, group: str, windows: Windows) -> _SecondPhase | None:
+        """How some windows' second phase is drawn; None where the study has none."""
+        identity = self.run.identity
+        if identity.graded_sample is None:
+            return None
+        return _SecondPhase(windows.sequence_ids, group, identity.grid, identity.graded_sample)
+
+
+class _SecondPhase(NamedTuple):
+    """Draws the second phase among sequences as their first mismatches become known."""
+
+    sequence_ids: NDArray[np.int64]
+    group: str
+    grid: Grid
+    settings: GradedSampleConfig
+
+    def draw(self, rows: slice, first_mismatch_RC: NDArray[np.int32]) -> GradedRows:
+        """The second phase among some of them."""
+        ids = self.sequence_ids[rows]
+        return draw_graded(ids, first_mismatch_RC, group=self.group, grid=self.grid, settings=self.settings)
+
+    def are_graded(self, rows: slice, first_mismatch_RC: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which of some of them are graded."""
+        return self.draw(rows, first_mismatch_RC).is_graded_R
 
 
 def _repeats(text: GroupText, part: slice, kept: NDArray[np.int64]) -> NDArray[np.int64] | None:
@@ -116,9 +146,15 @@ def _repeats(text: GroupText, part: slice, kept: NDArray[np.int64]) -> NDArray[n
 
 
 def facts_of(
-    run: Run, model: CausalLM, windows: Windows, *, mode: Mode, progress: Callable[[int], None] | None = None
+    run: Run,
+    model: CausalLM,
+    windows: Windows,
+    *,
+    mode: Mode,
+    choose: Callable[[slice, NDArray[np.int32]], NDArray[np.bool_]] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> MatchFacts:
-    """The match facts of some windows; an error that one of them causes names its sequence."""
+    """The match facts of some windows (see `score_sequences`); an error that one of them causes names its sequence."""
     from mnemoscope.scoring import score_sequences
 
     try:
@@ -128,6 +164,7 @@ def facts_of(
             run.identity.grid,
             mode=mode,
             batch_size=run.identity.batch_size,
+            choose=choose,
             progress=progress,
         )
     except ScoringError as error:

@@ -16,17 +16,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from mnemoscope.config import CorpusConfig, CountsConfig, ModelConfig, PredictionConfig, StudyConfig, TracesConfig
+from mnemoscope.config import (
+    CorpusConfig,
+    CountsConfig,
+    GradedSampleConfig,
+    ModelConfig,
+    PredictionConfig,
+    StudyConfig,
+    TracesConfig,
+)
 from mnemoscope.errors import ConfigError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-_SECTIONS: Final = ("corpus", "control", "traces", "counts", "prediction")
+_SECTIONS: Final = ("corpus", "control", "graded_sample", "traces", "counts", "prediction")
 _SETTINGS: Final = {
     "study": {each.name for each in fields(StudyConfig)},
     "corpus": {each.name for each in fields(CorpusConfig)},
     "models": {each.name for each in fields(ModelConfig)},
+    "graded_sample": {each.name for each in fields(GradedSampleConfig)},
     "traces": {each.name for each in fields(TracesConfig)},
     "counts": {each.name for each in fields(CountsConfig)},
     "prediction": {each.name for each in fields(PredictionConfig)},
