@@ -1,0 +1,224 @@
+"""Addresses of object stores, by fsspec: a file is there whole once its PUT has succeeded, and nothing is renamed.
+
+Requests that fail for the moment are tried again (see `retries`). Many files are asked for at once, each by its name:
+a bulk read of fsspec's own that leaves out what it cannot read would take a busy store's file for one that is absent.
+Credentials and endpoints are for the store's own client to find, in its environment or configuration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final
+
+from mnemoscope.errors import StoreError
+from mnemoscope.retries import http_status, is_transient, persist, reason
+from mnemoscope.storage import aside
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+NUM_AT_ONCE: Final = 32
+"""Requests that are under way together."""
+NUM_HASHED: Final = 8
+"""Tables held in memory together while their checksums are taken."""
+_EXTRAS: Final = {"s3": "'mnemoscope[s3]'", "s3a": "'mnemoscope[s3]'", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs"}
+_OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    "s3": {"config_kwargs": {"retries": {"total_max_attempts": 3, "mode": "standard"}}}
+}
+"""By protocol. The client of S3 tries again for itself, by its own measure so long that an endpoint that is down, or
+misspelt, would be silent for minutes."""
+_PASSWORD: Final = re.compile(r"://[^/@]*:[^/@]*@|[?&]")
+_T = TypeVar("_T")
+
+
+@final
+@dataclass(frozen=True)
+class ObjectStorage:
+    """A prefix of an object store."""
+
+    address: str
+
+    @classmethod
+    def at(cls, address: str) -> ObjectStorage:
+        """The place of an address; StoreError for one that carries credentials, which would be written down."""
+        if _PASSWORD.search(address):
+            shown = re.sub(r"://[^/@]*@", "://", address).partition("?")[0]
+            raise StoreError(
+                f"{shown}: given with credentials or a query; expected the bare address: its client finds them in "
+                "its environment or configuration"
+            )
+        return cls(address.rstrip("/"))
+
+    def __str__(self) -> str:
+        return self.address
+
+    @property
+    def has_locks(self) -> bool:
+        """It has none."""
+        return False
+
+    def where(self, name: str) -> str:
+        """The address of a file."""
+        return f"{self.address}/{name}"
+
+    def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
+        """The contents of the files that are there, many at once."""
+        return self._ask(names, lambda filesystem, path: cast(bytes, filesystem.cat_file(path)))
+
+    def sizes(self, names: Sequence[str]) -> dict[str, int]:
+        """The sizes of the files that are there, many at once."""
+        return self._ask(names, lambda filesystem, path: int(filesystem.info(path)["size"]))
+
+    def hashes(self, names: Sequence[str]) -> Iterator[tuple[str, str | OSError]]:
+        """Each name with its file's sha256, a few at once."""
+        for start in range(0, len(names), NUM_HASHED):
+            some = names[start : start + NUM_HASHED]
+            contents = self.read_many(some)
+            for name in some:
+                gone = FileNotFoundError(2, "the file is gone")
+                yield name, hashlib.sha256(contents[name]).hexdigest() if name in contents else gone
+
+    def list_names(self, folder: str) -> list[str]:
+        """The names below a prefix."""
+        filesystem, root = self._open()
+        with suppress(FileNotFoundError):
+            place = self.where(folder)
+            found = persist(partial(filesystem.ls, f"{root}/{folder}", detail=False), place)
+            return sorted({str(path).rstrip("/").rpartition("/")[2] for path in found} - {"", folder})
+        return []
+
+    def write(self, name: str, content: bytes) -> None:
+        """One PUT."""
+        self._change(name, lambda filesystem, path: filesystem.pipe_file(path, content))
+
+    def create(self, name: str, content: bytes) -> bytes:
+        """One PUT on the condition that nothing is there, where the store knows conditions; else asked for before.
+
+        An answer that is lost and asked for again finds its own content there.
+        """
+        try:
+            self._change(name, lambda filesystem, path: _create(filesystem, path, content))
+        except FileExistsError:
+            return self.read_many([name]).get(name, content)
+        return content
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        filesystem, root = self._open()
+        with suppress(FileNotFoundError):
+            persist(lambda: filesystem.rm_file(f"{root}/{name}"), self.where(name))
+
+    def set_aside(self, names: Sequence[str]) -> None:
+        """Copy files to NAME.damaged-1, or the first number that is free for all of them, and remove them."""
+        number = next(number for number in count(1) if not self.sizes([aside(name, number) for name in names]))
+        there = self.sizes(names)
+        for name in names:
+            if name in there:
+                self._change(name, lambda filesystem, path: cast(None, filesystem.cp_file(path, aside(path, number))))
+                self.remove(name)
+
+    def locked(self, name: str) -> AbstractContextManager[None]:
+        """Keeps nobody out."""
+        return nullcontext()
+
+    def upload(self, name: str, path: Path) -> None:
+        """Put a file of this machine, whatever its size, whole or not at all."""
+        self._change(name, lambda filesystem, target: filesystem.put_file(str(path), target))
+
+    def download(self, name: str, path: Path) -> bool:
+        """Write a file's content to a path of this machine; whether it is there."""
+        filesystem, root = self._open()
+        with suppress(FileNotFoundError):
+            persist(partial(filesystem.get_file, f"{root}/{name}", str(path)), self.where(name))
+            return True
+        return False
+
+    def _open(self) -> tuple[AbstractFileSystem, str]:
+        """The filesystem, and the study's path in it."""
+        return _filesystem(self.address, os.getpid())
+
+    def _ask(self, names: Sequence[str], question: Callable[[AbstractFileSystem, str], _T]) -> dict[str, _T]:
+        """The answers for the files that are there, by name."""
+        filesystem, root = self._open()
+
+        def ask(name: str) -> list[_T]:
+            try:
+                return [persist(lambda: question(filesystem, f"{root}/{name}"), self.where(name))]
+            except FileNotFoundError:
+                return []
+
+        with _workers(len(names)) as pool:
+            answers = list(pool.map(ask, names)) if pool else [ask(name) for name in names]
+        return {name: answer[0] for name, answer in zip(names, answers, strict=True) if answer}
+
+    def _change(self, name: str, change: Callable[[AbstractFileSystem, str], Any]) -> None:
+        filesystem, root = self._open()
+        try:
+            persist(lambda: change(filesystem, f"{root}/{name}"), self.where(name))
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"{self.where(name)}: cannot be written ({reason(error)}); expected a bucket that is there"
+            ) from error
+
+
+def _create(filesystem: AbstractFileSystem, path: str, content: bytes) -> None:
+    """FileExistsError where a file is there."""
+    try:
+        filesystem.pipe_file(path, content, mode="create")
+    except NotImplementedError:
+        _put_unless_there(filesystem, path, content)
+    except FileExistsError:
+        raise
+    except Exception as error:
+        status = http_status(error)
+        if status == 412:
+            raise FileExistsError(path) from error
+        if status != 501 or is_transient(error):
+            raise
+        _put_unless_there(filesystem, path, content)  # a store that knows no conditions
+
+
+def _put_unless_there(filesystem: AbstractFileSystem, path: str, content: bytes) -> None:
+    if filesystem.exists(path):
+        raise FileExistsError(path)
+    filesystem.pipe_file(path, content)
+
+
+@contextmanager
+def _workers(number: int) -> Generator[ThreadPoolExecutor | None]:
+    """Threads for so many requests; none where there is one, or nothing to wait for."""
+    if number < 2:
+        yield None
+        return
+    with ThreadPoolExecutor(min(NUM_AT_ONCE, number)) as pool:
+        yield pool
+
+
+@cache
+def _filesystem(address: str, process: int) -> tuple[AbstractFileSystem, str]:
+    """Of this process, for all of its threads. Nothing that was listed is remembered: others write there, too."""
+    import fsspec.core
+
+    protocol = address.partition("://")[0]
+    try:
+        filesystem, root = fsspec.core.url_to_fs(address, use_listings_cache=False, **_OPTIONS.get(protocol, {}))
+    except ImportError as error:
+        package = _EXTRAS.get(protocol)
+        advice = f"pip install {package}" if package else reason(error)
+        raise StoreError(f"{address}: {protocol} needs a package that is not installed; {advice}") from error
+    except (OSError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"{address}: no place for results ({reason(error)}); expected such as s3://bucket/x"
+        ) from error
+    if not root.strip("/"):
+        raise StoreError(f"{address}: names no folder; expected one for the study, such as {address}/study")
+    return filesystem, root.rstrip("/")
