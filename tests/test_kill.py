@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from faults import forkserver
 from mnemoscope import files
 from mnemoscope.config import ModelConfig, StudyConfig
 from mnemoscope.coverage import audit_coverage
@@ -24,21 +25,12 @@ from mnemoscope.study_file import dump_study
 from studies import hash_tables, make_study, save_model
 
 NUM_KILLS = 20
-PRELOADED = [
-    "mnemoscope.run",
-    "mnemoscope.scoring",
-    "mnemoscope.memory",
-    "transformers.models.auto.modeling_auto",
-    "transformers.models.gpt_neox.modeling_gpt_neox",
-]
 
 
 @pytest.fixture(scope="module")
 def context() -> multiprocessing.context.ForkServerContext:
     """Children of a server that has imported torch once; each is a process of its own, and may be killed."""
-    forkserver = multiprocessing.get_context("forkserver")
-    forkserver.set_forkserver_preload(PRELOADED)
-    return forkserver
+    return forkserver()
 
 
 @pytest.fixture(scope="module")

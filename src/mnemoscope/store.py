@@ -66,6 +66,7 @@ __all__ = [
     "read_run",
     "read_scores",
     "read_shard",
+    "read_study",
     "register_models",
     "run_folder",
     "set_aside",
@@ -291,6 +292,8 @@ def _check(storage: Storage, run: Run, *, hashing: bool) -> dict[ShardRange, tup
             checked[shard] = None, "its commit is unreadable"
         elif record.shard != shard or record.fingerprint != run.fingerprint:
             checked[shard] = record, "its commit is another run's"
+        elif hashing and not _adds_up(record, run):
+            checked[shard] = record, "its commit contradicts itself"
         else:
             checked[shard] = record, None
             sound[table_name(run, shard)] = record
@@ -298,6 +301,12 @@ def _check(storage: Storage, run: Run, *, hashing: bool) -> dict[ShardRange, tup
     for name, record in sound.items():
         checked[record.shard] = record, faults.get(name)
     return checked
+
+
+def _adds_up(record: ShardRecord, run: Run) -> bool:
+    """Whether what a commit counts can be so; it has no checksum of its own, and a flipped bit makes another number."""
+    is_whole = record.num_sequences + record.num_short == record.stop - record.start
+    return is_whole and record.num_rows == record.num_sequences * len(run.identity.contexts)
 
 
 def _find_faults(storage: Storage, records: dict[str, ShardRecord], *, hashing: bool) -> dict[str, str]:

@@ -30,7 +30,7 @@ from mnemoscope.analyses.prediction import PredictionResult
 from mnemoscope.analyses.transitions import TransitionsResult
 from mnemoscope.counts import counts_of
 from mnemoscope.derived import Derived, key_of
-from mnemoscope.files import write_atomically
+from mnemoscope.files import remove_abandoned, write_atomically
 from mnemoscope.predictions import current_predictions
 from mnemoscope.store import Run, Study, encode_table
 from mnemoscope.traces import has_traces, traced_contexts, traces_of
@@ -64,6 +64,7 @@ def write_findings(study: Study, results: Mapping[str, AnalysisResult]) -> None:
     for name in sorted(results, key=lambda name: name == "factors"):
         result = results[name]
         encoded = {table_name: encode_table(table) for table_name, table in result.tables.items()}
+        remove_abandoned(folder / name)
         for table_name, content in encoded.items():
             write_atomically(folder / name / f"{table_name}.parquet", content)
         record = {
