@@ -23,3 +23,12 @@ class MatchFacts(NamedTuple):
     mode the path ends with its first mismatch."""
     log_probability_RCN: NDArray[np.float32]
     """float32 [R, C, N]: log-probability (nats) of the true continuation of each length n, given the context."""
+
+
+class GradedRows(NamedTuple):
+    """Which of R sequences of mode `two-phase` are decoded."""
+
+    probability_R: NDArray[np.float64]
+    """float64 [R]: with which each is graded."""
+    is_graded_R: NDArray[np.bool_]
+    """bool [R]: whether it is."""

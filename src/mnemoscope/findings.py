@@ -154,12 +154,14 @@ def _count_run(study: Study, run: Run, duplicates: Mapping[str, SequenceClusters
     grid, mode = run.identity.grid, run.identity.mode
     if mode == "imported":
         return count_scores(read_scores(study, run.label, columns=score_counts.COLUMNS), grid)
+    settings = run.identity.graded_sample
     return count_matches(
-        read_scores(study, run.label, columns=_COUNTED),
+        read_scores(study, run.label, columns=_COUNTED + (() if settings is None else ("inclusion_probability",))),
         grid,
         mode,
         fragile_margin_logits=fragile_margin(run),
         clusters=duplicates,
+        probabilities=() if settings is None else settings.probabilities,
     )
 
 

@@ -13,22 +13,13 @@ Nothing hangs on shards, batches, workers or order. Axes: R sequences, C context
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope.config import GradedSampleConfig, Grid
 from mnemoscope.corpus.draws import hash_counters
-
-
-class GradedRows(NamedTuple):
-    """The second phase among R sequences."""
-
-    probability_R: NDArray[np.float64]
-    """float64 [R]: with which each is graded."""
-    is_graded_R: NDArray[np.bool_]
-    """bool [R]: whether it is."""
+from mnemoscope.facts import GradedRows
 
 
 def draw_graded(

@@ -16,9 +16,10 @@ from mnemoscope.config import GradedSampleConfig, Grid, Mode
 from mnemoscope.corpus import Windows, check_vocabulary
 from mnemoscope.engines import Once
 from mnemoscope.errors import CorpusError, ModelError, ScoringError, StoreError
-from mnemoscope.facts import MatchFacts
-from mnemoscope.graded_sample import GradedRows, draw_graded
+from mnemoscope.facts import GradedRows, MatchFacts
+from mnemoscope.graded_sample import draw_graded
 from mnemoscope.shards import SequenceRows, ShardRange, hash_windows, scores_schema, scores_table
+from mnemoscope.storage import Storage
 from mnemoscope.store import Run, ShardRecord, commit_shard, read_run
 from mnemoscope.texts import GroupText
 
@@ -34,7 +35,7 @@ class ScorerFactory:
     run: Run
     model: Once[CausalLM]
     texts: Once[dict[str, GroupText]]
-    folder: Path
+    folder: Path | Storage
 
     @property
     def device(self) -> str:
@@ -88,7 +89,7 @@ class ShardScorer:
     run: Run
     model: CausalLM
     texts: dict[str, GroupText]
-    folder: Path
+    folder: Path | Storage
     tell: Callable[[int], None]
     """Told the number of sequences behind each batch."""
 

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from mnemoscope.config import Grid, StudyMode
 from mnemoscope.errors import ConfigError, StoreError
-from mnemoscope.facts import MatchFacts
-from mnemoscope.graded_sample import GradedRows
+from mnemoscope.facts import GradedRows, MatchFacts
 
 MATCH_BITS_MISSING: Final = "the scores have no match bits (mode 'exact'); score in mode 'graded' to have them"
 UNITS: Final[dict[str, str]] = {

@@ -40,6 +40,11 @@ COLUMNS: Mapping[str, Column] = {
     "num_memorized": Column(COUNT, "sequences whose whole continuation matched", "sequences"),
     "num_chosen": Column(COUNT, "sequences with this value", "sequences"),
     "num_sequences": Column(COUNT, "sequences of the stratum", "sequences"),
+    "num_graded": Column(
+        COUNT,
+        "of num_sequences those whose num_matched is known; the other counts are then estimates from them, rounded",
+        "sequences",
+    ),
     "num_unique": Column(
         COUNT,
         "of num_chosen (where nothing is chosen, of num_sequences), one per cluster of duplicates; null where unknown",

@@ -101,10 +101,13 @@ class FactorsResult:
 class _Rate(NamedTuple):
     """A share of a stratum, over rows and over unique sequences, with its interval."""
 
-    num_chosen: int
-    num_unique_chosen: int | None
+    num_chosen: float
+    """An integer where sequences were counted, else an estimate."""
+    num_unique_chosen: float | None
     num_sequences: int
     num_unique: int | None
+    num_observed: int | None
+    """Unique sequences (rows, where duplicates are unknown) that the share rests on; None for all."""
     ends: intervals.Interval
     method: str
 
@@ -116,7 +119,8 @@ class _Rate(NamedTuple):
     @property
     def is_small(self) -> bool:
         """Whether the stratum has too few sequences to be told from."""
-        return (self.num_sequences if self.num_unique is None else self.num_unique) < SMALL_STRATUM
+        units = self.num_sequences if self.num_unique is None else self.num_unique
+        return (units if self.num_observed is None else self.num_observed) < SMALL_STRATUM
 
     @property
     def columns(self) -> dict[str, Value]:
@@ -184,12 +188,14 @@ def _rates(counts: ClassCounts, tops_CI: IntArray, level: float) -> list[_Rate]:
     """The share of all sequences that each column of `tops_CI` picks."""
     low, high, method = share_intervals(counts, tops_CI, np.ones_like(tops_CI), level)
     unique = None if counts.unique is None else (counts.unique @ tops_CI).tolist()
+    second = counts.second
     return [
         _Rate(
             count,
             None if unique is None else unique[i],
-            int(counts.rows.sum()),
-            None if counts.unique is None else int(counts.unique.sum()),
+            round(float(counts.rows.sum())),
+            None if counts.unique is None else round(float(counts.unique.sum())),
+            None if second is None else int(second.observed_unique_C.sum()),
             intervals.Interval(low[i], high[i]),
             method,
         )
@@ -209,8 +215,8 @@ def _memorized_row(keys: Row, counts: StratumCounts, level: float) -> dict[str, 
     rate = _memorized_rate(counts, level)
     return {
         **keys,
-        "num_memorized": rate.num_chosen,
-        "num_unique_memorized": rate.num_unique_chosen,
+        "num_memorized": _whole(rate.num_chosen),
+        "num_unique_memorized": _whole(rate.num_unique_chosen),
         "num_sequences": rate.num_sequences,
         "num_unique": rate.num_unique,
         **rate.columns,
@@ -248,13 +254,13 @@ def _excess_row(member: _Rate, control: _Rate) -> Row:
     share, control_share = (np.nan if rate.share is None else rate.share for rate in (member, control))
     difference = intervals.subtract(share, member.ends, control_share, control.ends)
     return {
-        "num_memorized": member.num_chosen,
-        "num_unique_memorized": member.num_unique_chosen,
+        "num_memorized": _whole(member.num_chosen),
+        "num_unique_memorized": _whole(member.num_unique_chosen),
         "num_sequences": member.num_sequences,
         "num_unique": member.num_unique,
         "share": member.share,
-        "num_control_memorized": control.num_chosen,
-        "num_control_unique_memorized": control.num_unique_chosen,
+        "num_control_memorized": _whole(control.num_chosen),
+        "num_control_unique_memorized": _whole(control.num_unique_chosen),
         "num_control_sequences": control.num_sequences,
         "num_control_unique": control.num_unique,
         "control_share": control.share,
@@ -266,23 +272,38 @@ def _excess_row(member: _Rate, control: _Rate) -> Row:
     }
 
 
-def _chosen_row(keys: Row, rate: _Rate) -> Row:
-    counts = (rate.num_chosen, rate.num_unique_chosen, rate.num_sequences)
-    return {**keys, **dict(zip(CHOSEN, counts, strict=False)), **rate.columns}
+def _chosen_row(keys: Row, rate: _Rate, classes: ClassCounts) -> Row:
+    counts = (_whole(rate.num_chosen), _whole(rate.num_unique_chosen), rate.num_sequences)
+    graded = {} if classes.second is None else {"num_graded": int(classes.second.observed_C.sum())}
+    return {**keys, **dict(zip(CHOSEN, counts, strict=False)), **rate.columns, **graded}
+
+
+def _whole(number: float | None) -> int | None:
+    """A count as it is, an estimate rounded."""
+    return None if number is None else round(number)
+
+
+def _with_graded(names: tuple[str, ...], rows: Sequence[Row]) -> tuple[tuple[str, ...], list[Row]]:
+    """The columns, with `num_graded` where some row is an estimate; of a row that is none it is all of its stratum."""
+    if not any("num_graded" in row for row in rows):
+        return names, list(rows)
+    return (*names, "num_graded"), [{"num_graded": row["num_sequences"], **row} for row in rows]
 
 
 def _bin_table(models: Iterable[ModelCounts], level: float) -> pa.Table:
     rows: list[Row] = []
     for keys, stratum, counts in _cells(models):
-        if counts.binned is None:
+        if counts.binned is None and counts.matched is None:
             continue
         classes, tops_CI = ClassCounts(np.array(counts.binned), None, None), np.eye(NUM_BINS, dtype=np.int64)
         if counts.matched is not None:
             bins = [score_bin(num_matched, stratum.continuation) for num_matched in range(stratum.continuation + 1)]
             classes, tops_CI = counts.by_class("num_matched"), tops_CI[bins]
+            if not len(classes.rows):  # nobody was graded of those who are open
+                continue
         for place, rate in enumerate(_rates(classes, tops_CI, level)):
-            rows.append(_chosen_row({**keys, "bin": place, "bin_label": BIN_LABELS[place]}, rate))
-    return make_table((*CELL, "bin", "bin_label", *CHOSEN), rows)
+            rows.append(_chosen_row({**keys, "bin": place, "bin_label": BIN_LABELS[place]}, rate, classes))
+    return make_table(*_with_graded((*CELL, "bin", "bin_label", *CHOSEN), rows))
 
 
 def _histogram_table(
@@ -293,8 +314,8 @@ def _histogram_table(
     for keys, _, counts in _cells(models):
         classes = counts.by_class(name)
         for place, rate in enumerate(_rates(classes, np.eye(len(classes.rows), dtype=np.int64), level)):
-            rows.append(_chosen_row({**keys, name: place}, rate))
-    return make_table((*CELL, name, *CHOSEN), rows)
+            rows.append(_chosen_row({**keys, name: place}, rate, classes))
+    return make_table(*_with_graded((*CELL, name, *CHOSEN), rows))
 
 
 def _repeat_table(models: Iterable[ModelCounts], level: float) -> pa.Table:

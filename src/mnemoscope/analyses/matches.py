@@ -8,7 +8,7 @@ Axes: R rows, N continuation lengths, D rows of clusters of two or more, b bytes
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeVar
 
@@ -17,9 +17,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mnemoscope.analyses.cluster_shares import ClassCounts, count_classes, count_leads
-from mnemoscope.analyses.clusters import SequenceClusters, clusters_of
-from mnemoscope.config import Grid, Mode
+from mnemoscope.analyses.clusters import SequenceClusters
+from mnemoscope.analyses.estimated_classes import ObservedDuplicates, estimate_scores
+from mnemoscope.analyses.score_rows import DuplicatePlaces, ScoredMode, ScoreRows, read_rows
+from mnemoscope.analyses.second_phase import OpenCounts
+from mnemoscope.config import Grid
 from mnemoscope.errors import ConfigError, StoreError
+from mnemoscope.shards import num_known
 
 NUM_BINS = 12
 FRAGILE_MARGIN_LOGITS = 1e-3
@@ -51,9 +55,11 @@ class DuplicateScores(NamedTuple):
     sequence_ids: IntArray
     """int64 [D]."""
     num_matched: NDArray[np.int32]
-    """int32 [D]; 0 in mode `exact`."""
+    """int32 [D]; 0 in mode `exact`, -1 where unknown in mode `two-phase`."""
     first_mismatch: NDArray[np.int32]
     """int32 [D]."""
+    open_stratum: NDArray[np.int32] | None = None
+    """int32 [D]: of open sequences their stratum, -1 of the others; None but in mode `two-phase`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +75,9 @@ class StratumCounts:
     num_fragile_memorized: int | None = None
     """Those of them that are memorized."""
     matched: tuple[int, ...] | None = None
-    """Sequences by num_matched, 0 to n; None in mode `exact`."""
+    """Sequences by num_matched, 0 to n; None in mode `exact`, without those in `open` in mode `two-phase`."""
+    open: OpenCounts | None = field(default=None, compare=False)
+    """Sequences whose num_matched the first phase leaves open, in mode `two-phase`."""
     first_mismatch: tuple[int, ...] | None = None
     """Sequences by index of the first mismatch, 0 to n; n where there is none."""
     binned: tuple[int, ...] | None = None
@@ -84,6 +92,7 @@ class StratumCounts:
             num_fragile=_add_known(self.num_fragile, other.num_fragile),
             num_fragile_memorized=_add_known(self.num_fragile_memorized, other.num_fragile_memorized),
             matched=_add_histograms(self.matched, other.matched),
+            open=self.open if other.open is None else other.open if self.open is None else self.open + other.open,
             first_mismatch=_add_histograms(self.first_mismatch, other.first_mismatch),
             binned=_add_histograms(self.binned, other.binned),
             duplicates=_add_duplicates(self.duplicates, other.duplicates),
@@ -93,6 +102,10 @@ class StratumCounts:
         """The sequences by num_matched or by first mismatch, with what intervals by cluster need."""
         histogram = self.matched if name == "num_matched" else self.first_mismatch
         rows_C = np.array(histogram or (), np.int64)
+        if name == "num_matched" and self.open is not None:
+            if not self.open.is_complete:
+                return estimate_scores(rows_C, self.open, self._observed_duplicates())
+            rows_C = rows_C + self.open.graded.sum(axis=0)
         if self.duplicates is None or histogram is None:
             return ClassCounts(rows_C, None, None)
         parts = [(part.clusters, part.sequence_ids, getattr(part, name)) for part in self.duplicates]
@@ -103,6 +116,14 @@ class StratumCounts:
         return count_classes(
             rows_C, alone_C + count_leads(clusters_D, ids_D, codes_D, len(rows_C)), clusters_D, codes_D
         )
+
+    def _observed_duplicates(self) -> ObservedDuplicates | None:
+        """The rows with duplicates, by num_matched; None where clusters are unknown."""
+        if self.duplicates is None:
+            return None
+        nothing = np.zeros((4, 0), np.int64)
+        parts = [(each.clusters, each.sequence_ids, each.num_matched, each.open_stratum) for each in self.duplicates]
+        return ObservedDuplicates(*np.concatenate([nothing, *(np.array(part, np.int64) for part in parts)], axis=1))
 
 
 @dataclass(frozen=True)
@@ -146,12 +167,14 @@ def score_bin(num_matched: int, continuation: int) -> int:
 def count_matches(
     tables: Iterable[pa.Table],
     grid: Grid,
-    mode: Mode,
+    mode: ScoredMode,
     *,
     fragile_margin_logits: float = FRAGILE_MARGIN_LOGITS,
     clusters: Mapping[str, SequenceClusters] | None = None,
+    probabilities: Sequence[float] = (),
 ) -> MatchCounts:
-    """The counts of one model's `scores` tables, read once; `clusters` names the duplicates by group.
+    """The counts of one model's `scores` tables, read once; `clusters` names the duplicates by group, `probabilities`
+    those with which sequences of mode `two-phase` are graded.
 
     Raises ConfigError where a sequence has no cluster, StoreError where a row has a context outside the grid, lacks
     its match bits in mode `graded`, or has bits that contradict its first mismatch.
@@ -160,7 +183,7 @@ def count_matches(
     duplicates: defaultdict[Stratum, list[DuplicateScores]] = defaultdict(list)
     for table in tables:
         for start in range(0, table.num_rows, ROWS_AT_ONCE):
-            rows = _read_rows(table.slice(start, ROWS_AT_ONCE), grid, mode, clusters)
+            rows = read_rows(table.slice(start, ROWS_AT_ONCE), grid, mode, clusters, probabilities)
             for index, continuation in enumerate(grid.continuations):
                 fragile_R = rows.smallest_margin_RN[:, index] < fragile_margin_logits
                 for stratum, tally, shared in _tally_continuation(rows, continuation, fragile_R):
@@ -206,83 +229,12 @@ def _published_counts(cell: BinCounts | MemorizedCount) -> StratumCounts:
     return StratumCounts(num_sequences=sum(cell.counts), num_memorized=cell.counts[-1], binned=tuple(cell.counts))
 
 
-class _Rows(NamedTuple):
-    strata: list[tuple[str, int | None, int]]
-    """Group, number of repeats and context of the strata present."""
-    stratum_R: IntArray
-    """Index into `strata`."""
-    first_mismatch_R: IntArray
-    matched_Rb: NDArray[np.uint8] | None
-    smallest_margin_RN: NDArray[np.float32]
-    duplicates: list[_Duplicates | None]
-    """By stratum; None where no row of it has a duplicate."""
-
-
-class _Duplicates(NamedTuple):
-    places: IntArray
-    """int64 [D], rows of the table."""
-    clusters: IntArray
-    sequence_ids: IntArray
-
-
-def _read_rows(table: pa.Table, grid: Grid, mode: Mode, clusters: Mapping[str, SequenceClusters] | None) -> _Rows:
-    strata, stratum_R = _strata_of_rows(table, grid)
-    margin = table.column("smallest_margin").combine_chunks()
-    return _Rows(
-        strata=strata,
-        stratum_R=stratum_R,
-        first_mismatch_R=table.column("first_mismatch").to_numpy().astype(np.int64),
-        matched_Rb=_match_bytes(table, grid) if mode == "graded" else None,
-        smallest_margin_RN=margin.flatten().to_numpy(zero_copy_only=False).reshape(table.num_rows, -1),
-        duplicates=[
-            None if clusters is None else _duplicates_in(table, clusters_of(clusters, group), stratum_R == place)
-            for place, (group, _, _) in enumerate(strata)
-        ],
-    )
-
-
-def _duplicates_in(table: pa.Table, clusters: SequenceClusters, chosen_R: NDArray[np.bool_]) -> _Duplicates | None:
-    places = np.flatnonzero(chosen_R)
-    sequence_ids = table.column("sequence_id").to_numpy().astype(np.int64)[places]
-    cluster, _, alone = clusters.look_up(sequence_ids)
-    return None if alone.all() else _Duplicates(places[~alone], cluster[~alone], sequence_ids[~alone])
-
-
-def _strata_of_rows(table: pa.Table, grid: Grid) -> tuple[list[tuple[str, int | None, int]], IntArray]:
-    contexts = np.asarray(grid.contexts, np.int64)
-    context_R = table.column("context").to_numpy().astype(np.int64)
-    unknown = np.setdiff1d(context_R, contexts)
-    if unknown.size:
-        raise StoreError(f"scores have context {unknown[0]}; expected one of the grid's {list(grid.contexts)}")
-    groups = table.column("group").cast(pa.string()).combine_chunks().dictionary_encode()
-    names: list[str] = groups.dictionary.to_pylist()
-    # One integer per row: 0 stands for an unknown number of repeats.
-    repeats_R = table.column("num_repeats").cast(pa.int64()).fill_null(-1).to_numpy() + 1
-    code_R = groups.indices.to_numpy().astype(np.int64) * len(contexts) + np.searchsorted(contexts, context_R)
-    codes, stratum_R = np.unique((code_R << 32) + repeats_R, return_inverse=True)
-    strata: list[tuple[str, int | None, int]] = []
-    for code in codes.tolist():
-        group, context = divmod(code >> 32, len(contexts))
-        repeats = code & 0xFFFFFFFF
-        strata.append((names[group], repeats - 1 if repeats else None, grid.contexts[context]))
-    return strata, stratum_R.astype(np.int64)
-
-
-def _match_bytes(table: pa.Table, grid: Grid) -> NDArray[np.uint8]:
-    column = table.column("matched").combine_chunks()
-    if column.null_count:
-        raise StoreError(f"scores lack {column.null_count} rows' match bits; expected all in mode 'graded'")
-    width = -(-grid.max_continuation // 8)
-    if column.type.byte_width != width:
-        raise StoreError(f"scores have {column.type.byte_width} bytes of match bits; expected {width}")
-    data = np.frombuffer(column.buffers()[1], np.uint8)
-    return data[column.offset * width :][: table.num_rows * width].reshape(table.num_rows, width)
-
-
 def _tally_continuation(
-    rows: _Rows, continuation: int, fragile_R: NDArray[np.bool_]
+    rows: ScoreRows, continuation: int, fragile_R: NDArray[np.bool_]
 ) -> Iterable[tuple[Stratum, IntArray, DuplicateScores | None]]:
-    """Per stratum: counts by num_matched (0 in `exact`), by first mismatch, fragile, fragile memorized; duplicates."""
+    """Per stratum: counts by num_matched (0 in `exact`), by first mismatch, fragile, fragile memorized, and in mode
+    `two-phase` open ones and the graded of them by num_matched; duplicates.
+    """
     size, num_strata = continuation + 1, len(rows.strata)
     first_R = np.minimum(rows.first_mismatch_R, continuation)
     memorized_R = first_R == continuation
@@ -293,24 +245,39 @@ def _tally_continuation(
         return np.bincount(place_R, minlength=num_strata * width).reshape(num_strata, width)
 
     matched = np.zeros((num_strata, size), np.int64)
-    num_matched_R = np.zeros_like(first_R)
+    num_matched_R, open_R = np.zeros_like(first_R), None
     if rows.matched_Rb is not None:
         num_matched_R = _num_matched(rows.matched_Rb, continuation)
+        if rows.second is not None:
+            decided_R = num_known(rows.first_mismatch_R, continuation)
+            open_R = np.where(decided_R < 0, rows.second.stratum_R, -1)
+            num_matched_R = np.where(rows.second.is_graded_R, num_matched_R, decided_R)
         if not np.array_equal(num_matched_R == continuation, memorized_R):
             raise StoreError(f"scores' match bits contradict first_mismatch at n = {continuation}; score again")
-        matched = histogram(num_matched_R, size)
+        matched = histogram(num_matched_R, size, None if open_R is None else open_R < 0)
     nothing_R = np.zeros_like(first_R)
     fragile = histogram(nothing_R, 1, fragile_R)
-    fragile_memorized = histogram(nothing_R, 1, fragile_R & memorized_R)
-    tallies = np.concatenate([matched, histogram(first_R, size), fragile, fragile_memorized], axis=1)
-    for (group, num_repeats, context), tally, shared in zip(rows.strata, tallies, rows.duplicates, strict=True):
-        yield Stratum(group, num_repeats, context, continuation), tally, _scores_of(shared, num_matched_R, first_R)
+    parts = [matched, histogram(first_R, size), fragile, histogram(nothing_R, 1, fragile_R & memorized_R)]
+    if open_R is not None and rows.second is not None:
+        num_open, is_open_R = rows.second.num_probabilities, open_R >= 0
+        cell_R = open_R * size + num_matched_R
+        parts += [
+            histogram(open_R, num_open, is_open_R),
+            histogram(cell_R, num_open * size, is_open_R & (num_matched_R >= 0)),
+        ]
+    for place, (group, num_repeats, context) in enumerate(rows.strata):
+        tally = np.concatenate([part[place] for part in parts])
+        shared = _scores_of(rows.duplicates[place], num_matched_R, first_R, open_R)
+        yield Stratum(group, num_repeats, context, continuation), tally, shared
 
 
-def _scores_of(shared: _Duplicates | None, num_matched_R: IntArray, first_R: IntArray) -> DuplicateScores | None:
+def _scores_of(
+    shared: DuplicatePlaces | None, num_matched_R: IntArray, first_R: IntArray, open_R: IntArray | None
+) -> DuplicateScores | None:
     if shared is None:
         return None
-    scores = (value_R[shared.places].astype(np.int32) for value_R in (num_matched_R, first_R))
+    values = (num_matched_R, first_R) if open_R is None else (num_matched_R, first_R, open_R)
+    scores = (value_R[shared.places].astype(np.int32) for value_R in values)
     return DuplicateScores(shared.clusters, shared.sequence_ids, *scores)
 
 
@@ -321,7 +288,7 @@ def _num_matched(matched_Rb: NDArray[np.uint8], continuation: int) -> IntArray:
 
 
 def _counts_of(
-    tally: IntArray, stratum: Stratum, mode: Mode, duplicates: tuple[DuplicateScores, ...] | None
+    tally: IntArray, stratum: Stratum, mode: ScoredMode, duplicates: tuple[DuplicateScores, ...] | None
 ) -> StratumCounts:
     size = stratum.continuation + 1
     values: list[int] = tally.tolist()
@@ -332,13 +299,20 @@ def _counts_of(
     return StratumCounts(
         num_sequences=sum(first_mismatch),
         num_memorized=first_mismatch[-1],
-        num_fragile=values[-2],
-        num_fragile_memorized=values[-1],
-        matched=matched if mode == "graded" else None,
+        num_fragile=values[2 * size],
+        num_fragile_memorized=values[2 * size + 1],
+        matched=None if mode == "exact" else matched,
+        open=_open_counts(tally[2 * size + 2 :], size) if mode == "two-phase" else None,
         first_mismatch=first_mismatch,
         binned=tuple(binned) if mode == "graded" else None,
         duplicates=duplicates,
     )
+
+
+def _open_counts(tally: IntArray, num_scores: int) -> OpenCounts:
+    num_probabilities = len(tally) // (num_scores + 1)
+    graded = tally[num_probabilities:].reshape(num_probabilities, num_scores)
+    return OpenCounts(tally[:num_probabilities], graded)
 
 
 def _sum_strata(items: Iterable[tuple[Stratum, StratumCounts]]) -> MatchCounts:
