@@ -25,6 +25,7 @@ from mnemoscope.errors import ConfigError, ModelError
 from mnemoscope.files import locked, remove_abandoned
 from mnemoscope.identity import ModelIdentity, RunIdentity
 from mnemoscope.manifest import remove_manifest, write_manifest
+from mnemoscope.mirror import InPlace, Mirror, workplace
 from mnemoscope.predictions import (
     PredictionPlan,
     is_fitted,
@@ -36,8 +37,8 @@ from mnemoscope.predictions import (
 from mnemoscope.progress import Progress
 from mnemoscope.scorer import ScorerFactory, facts_of
 from mnemoscope.shards import SCORES_FORMAT, Part, ShardRange
+from mnemoscope.storage import Storage
 from mnemoscope.store import (
-    STUDY_FILE,
     Run,
     Study,
     begin_run,
@@ -46,12 +47,13 @@ from mnemoscope.store import (
     open_study,
     outstanding_shards,
     read_run,
+    read_study,
     register_models,
     run_folder,
     set_aside,
     study_lock,
 )
-from mnemoscope.study_file import load_study, resolve_paths
+from mnemoscope.study_file import resolve_paths
 from mnemoscope.texts import GroupText, check_fit, open_texts
 from mnemoscope.traces import plan_traces, write_traces
 from mnemoscope.version import __version__
@@ -78,28 +80,34 @@ def run_study(
     others at any time; whoever finds all of them scored goes on as without, while the rest return an unfinished study.
     Raises StoreError for a folder of another run, and what the corpora and models raise. `command` is recorded.
     """
-    began, folder = time.monotonic(), Path(folder)
+    began, work = time.monotonic(), workplace(folder)
     config = resolve_paths(config, Path.cwd())
     _check_sources(config)
-    first = load_study(folder / STUDY_FILE).models if (folder / STUDY_FILE).is_file() else config.models
+    first = (read_study(work.storage) or config).models
     texts = Once(partial(open_texts, config, first_model=first[0]))
-    job = _Job(config, texts, folder, engine or LocalEngine(), progress or _say_nothing, part)
+    job = _Job(config, texts, work, engine or LocalEngine(), progress or _say_nothing, part)
     if part is not None:
         for model in config.models:
             _run_part(job, model)
         if not _is_scored(job):
-            return open_study(folder)
+            return work.study()
         job = job._replace(part=None)
     # Of several that find all parts scored the first goes on, and the others find everything done.
-    with nullcontext() if part is None else locked(folder / "finishing"):
+    with work.held(), nullcontext() if part is None else locked(work.folder / "finishing"):
         for model in config.models:
             _run_model(job, model)
-        _count(job)
-        _predict(job)
-        with study_lock(folder):
-            study = open_study(folder)
+        for _ in range(work.num_rounds):
+            if work.num_rounds > 1:
+                _register(job, *(model.label for model in config.models))
+            work.pull()
+            _count(job)
+            _predict(job)
+            work.push()
+        with study_lock(work.storage):
+            study = work.study()
             if not write_manifest(study, command=command, duration_seconds=time.monotonic() - began):
-                _log.warning("%s: models of its study.toml are not complete; no manifest is written", folder)
+                _log.warning("%s: models of its study.toml are not complete; no manifest is written", study.place)
+        work.push()
     return study
 
 
@@ -117,15 +125,25 @@ class _Job(NamedTuple):
 
     config: StudyConfig
     texts: Once[dict[str, GroupText]]
-    folder: Path
+    work: Mirror | InPlace
     engine: Engine
     progress: Progress
     part: Part | None
 
+    @property
+    def folder(self) -> Path:
+        """Where everything but scores is made."""
+        return self.work.folder
+
+    @property
+    def storage(self) -> Storage:
+        """Where the scores lie."""
+        return self.work.storage
+
 
 def _run_part(job: _Job, model_config: ModelConfig) -> None:
     """Score what a part of one model's run lacks; the model is not even loaded where that is nothing."""
-    run, load = read_run(job.folder, model_config.label), Once(partial(_load, model_config))
+    run, load = read_run(job.storage, model_config.label), Once(partial(_load, model_config))
     if run is not None and not _own_tasks(job, run):
         return
     run = _begin(job, model_config, run, load())
@@ -135,32 +153,32 @@ def _run_part(job: _Job, model_config: ModelConfig) -> None:
 
 def _own_tasks(job: _Job, run: Run) -> list[ShardRange]:
     """The shards that are still to be scored, those of the job's part where it has one."""
-    tasks = outstanding_shards(job.folder, run)
+    tasks = outstanding_shards(job.storage, run)
     own = frozenset(tasks if job.part is None else job.part.of_plan(run.shards))
     return [shard for shard in tasks if shard in own]
 
 
 def _is_scored(job: _Job) -> bool:
     """Whether every shard of every model is there, whoever scored it."""
-    runs = [read_run(job.folder, model.label) for model in job.config.models]
-    return all(run is not None and not outstanding_shards(job.folder, run) for run in runs)
+    runs = [read_run(job.storage, model.label) for model in job.config.models]
+    return all(run is not None and not outstanding_shards(job.storage, run) for run in runs)
 
 
 def _run_model(job: _Job, model_config: ModelConfig) -> None:
     """Score and trace what one model's run lacks; the model is not even loaded where that is nothing."""
     load = Once(partial(_load, model_config))
     width = Once(partial(_traced_width, job, load))
-    run = read_run(job.folder, model_config.label)
+    run = read_run(job.storage, model_config.label)
     if run is not None and _is_finished(job, model_config, run):
         _remove_leftovers(job.folder, run)
-        with study_lock(job.folder):
+        with study_lock(job.storage):
             _register(job, model_config.label)
     else:
         run = _begin(job, model_config, run, load())
         if job.config.traces is not None:
             width()  # now, for the engine may let go of the model
         _remove_leftovers(job.folder, run)
-        _set_damage_aside(job.folder, run)
+        _set_damage_aside(job.storage, run)
         _score(job, run, load)
     _trace(job, run, load, width)
 
@@ -168,23 +186,25 @@ def _run_model(job: _Job, model_config: ModelConfig) -> None:
 def _begin(job: _Job, model_config: ModelConfig, there: Run | None, model: CausalLM) -> Run:
     """The run, begun or taken up; refused before anything is written where model, texts or folder do not fit."""
     run = _describe_run(job, model_config, model.identity, _batch_size(job, model, there))
-    check_run(job.folder, run)
+    check_run(job.storage, run)
     if there is None:
         for text in job.texts().values():
             check_fit(text, run.identity.weights, label=run.label)
             _check_logits(text, run, model)
             _check_tokenizer(text, model_config)
         _check_traceable(job, model)
-    with study_lock(job.folder):  # another process that adds a model forgets those that have not begun
-        remove_manifest(job.folder)
+    with study_lock(job.storage):  # another process that adds a model forgets those that have not begun
+        remove_manifest(job.storage)
         _register(job, run.label)
-        begin_run(job.folder, run)
+        begin_run(job.storage, run)
+        if not job.storage.has_locks:
+            _register(job, run.label)
     return run
 
 
-def _register(job: _Job, label: str) -> None:
-    """Enter a model into study.toml; the manifest does not outlive what it was written for."""
-    register_models(job.folder, job.config, replacing=[label], before_change=lambda: remove_manifest(job.folder))
+def _register(job: _Job, *labels: str) -> None:
+    """Enter models into study.toml; the manifest does not outlive what it was written for."""
+    register_models(job.storage, job.config, replacing=labels, before_change=lambda: remove_manifest(job.storage))
 
 
 def _is_finished(job: _Job, model: ModelConfig, there: Run) -> bool:
@@ -196,23 +216,24 @@ def _is_finished(job: _Job, model: ModelConfig, there: Run) -> bool:
     run = _describe_run(job, model, stored, batch_size)
     if run != there or stored.dtype != model.dtype:
         return False
-    if model.device not in ("auto", stored.device) or not _is_same_attention(job.folder, model, stored):
+    if model.device not in ("auto", stored.device) or not _is_same_attention(job.storage, model, stored):
         return False
-    if outstanding_shards(job.folder, there) or find_damage(job.folder, there):
+    if outstanding_shards(job.storage, there) or find_damage(job.storage, there):
         return False
     folder = find_files(model)
     hashes = FileHashes(stored.weights_sha256, stored.config_sha256)
     return folder is not None and hash_files(folder, with_code=model.remote_code) == hashes
 
 
-def _is_same_attention(folder: Path, model: ModelConfig, stored: ModelIdentity) -> bool:
+def _is_same_attention(storage: Storage, model: ModelConfig, stored: ModelIdentity) -> bool:
     """Whether the attention asked for is the stored one; the default, which only the network knows, where it was asked
     for then, too.
     """
     if model.attention is not None:
         return model.attention == stored.attention
-    registered = load_study(folder / STUDY_FILE).models if (folder / STUDY_FILE).is_file() else ()
-    return any(each.label == model.label and each.attention is None for each in registered)
+    registered = read_study(storage)
+    models = () if registered is None else registered.models
+    return any(each.label == model.label and each.attention is None for each in models)
 
 
 def _traced_width(job: _Job, load: Once[CausalLM]) -> int:
@@ -301,10 +322,10 @@ def _remove_leftovers(folder: Path, run: Run) -> None:
         remove_abandoned(each)
 
 
-def _set_damage_aside(folder: Path, run: Run) -> None:
+def _set_damage_aside(storage: Storage, run: Run) -> None:
     """Make room for new copies of the shards that are not what was written."""
-    for damage in find_damage(folder, run):
-        set_aside(folder, run, damage.shard)
+    for damage in find_damage(storage, run):
+        set_aside(storage, run, damage.shard)
         _log.warning(
             "%s: shard %s is damaged (%s); set aside and scored again",
             run.label,
@@ -325,7 +346,7 @@ def _score(job: _Job, run: Run, load: Once[CausalLM]) -> None:
         job.progress(run.label, num_done + begun.total(), num_sequences)
 
     job.progress(run.label, num_done, num_sequences)
-    make_scorer = ScorerFactory(run=run, model=load, texts=job.texts, folder=job.folder)
+    make_scorer = ScorerFactory(run=run, model=load, texts=job.texts, folder=job.storage)
     for record in job.engine.run(tasks, make_scorer, tell):
         num_done += record.stop - record.start
         tell(record.shard, -begun[record.shard])
@@ -333,6 +354,9 @@ def _score(job: _Job, run: Run, load: Once[CausalLM]) -> None:
 
 def _trace(job: _Job, run: Run, load: Once[CausalLM], width: Once[int]) -> None:
     """Trace the samples that are not there yet, or that follow from other scores or settings than these."""
+    if job.config.traces is None:
+        return
+    job.work.pull(run.label)
     plans = plan_traces(open_study(job.folder), run, job.config)
     for plan in plans:
         if plan.derived.is_current(plan.key):
@@ -348,6 +372,7 @@ def _trace(job: _Job, run: Run, load: Once[CausalLM], width: Once[int]) -> None:
             job.progress(name, num_done, num_sequences)
 
         write_traces(plan, run, load, job.texts, width=width(), engine=job.engine, progress=tell)
+    job.work.push()
 
 
 def _count(job: _Job) -> None:

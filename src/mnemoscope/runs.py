@@ -134,6 +134,7 @@ def register_models(
         storage.write(STUDY_FILE, content)
         if storage.has_locks:
             return
+        before_change()  # a manifest that another driver wrote between the two
     raise StoreError(f"{storage.where(STUDY_FILE)}: other runs there write it again and again; run again")
 
 

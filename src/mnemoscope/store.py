@@ -67,6 +67,7 @@ __all__ = [
     "read_scores",
     "read_shard",
     "read_study",
+    "read_study",
     "register_models",
     "run_folder",
     "set_aside",
