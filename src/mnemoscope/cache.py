@@ -6,6 +6,8 @@ the final name is complete, and `is_whole` says whether its bytes are still thos
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -53,9 +55,10 @@ def building(folder: Path) -> Generator[Path, None, None]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder.parent)
         temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=folder.parent))
-        yield temporary
-        (temporary / CHECKSUMS).write_text(json.dumps(_checksums(temporary), indent=1), encoding="utf-8")
-        _take_name(temporary, folder)
+        with _in_use(temporary):
+            yield temporary
+            (temporary / CHECKSUMS).write_text(json.dumps(_checksums(temporary), indent=1), encoding="utf-8")
+            _take_name(temporary, folder)
     except OSError as error:
         reason = error.strerror or error
         raise StoreError(f"{folder}: cannot be written ({reason}); free the disk or set MNEMOSCOPE_CACHE") from error
@@ -92,8 +95,27 @@ def _sha256(path: Path) -> str:
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Remove temporary folders that killed processes left behind long ago."""
+    """Remove temporary folders that killed processes left behind long ago, by this machine's clock; none in use."""
     for left in parent.glob(_TEMPORARY + "*"):
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
+                with _in_use(left):
+                    shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def _in_use(folder: Path) -> Generator[None]:
+    """Keeps a temporary folder from being removed, whatever time the clocks tell; a dead process's hold ends with it.
+
+    OSError where another process has it in use. Where folders cannot be locked, age alone decides.
+    """
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+        yield
+    finally:
+        os.close(number)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, final
 
-from mnemoscope.files import TEMPORARY_SUFFIX, hash_file, sync_folder, telling_refusals, write_atomically
+from mnemoscope.files import TEMPORARY_SUFFIX, hash_file, locked, sync_folder, telling_refusals, write_atomically
 
 
 @final
@@ -72,7 +72,16 @@ class Derived:
         return None
 
     def write(self, key: str, suffixes: Sequence[str], fill: Callable[[Mapping[str, Path]], None]) -> None:
-        """Let `fill` write a file for each suffix under a temporary name, then put all in place, the record last."""
+        """Let `fill` write a file for each suffix under a temporary name, then put all in place, the record last.
+
+        Of several processes that would write the same, the first does, and the others wait and find it there: a set
+        that one has told of is never gone again while another writes it anew.
+        """
+        with locked(self.path(".json")):
+            if not self.is_current(key):
+                self._write(key, suffixes, fill)
+
+    def _write(self, key: str, suffixes: Sequence[str], fill: Callable[[Mapping[str, Path]], None]) -> None:
         record = self.path(".json")
         with telling_refusals(record):
             record.unlink(missing_ok=True)

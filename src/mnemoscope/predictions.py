@@ -24,6 +24,7 @@ from mnemoscope.config import PredictionConfig, StudyConfig
 from mnemoscope.counts import read_counts
 from mnemoscope.derived import Derived, key_of
 from mnemoscope.errors import ConfigError
+from mnemoscope.files import locked, telling_refusals
 from mnemoscope.prediction.settings import PREDICTORS, TASKS, PredictionSettings
 from mnemoscope.progress import Progress
 from mnemoscope.store import GROUPS, Run, Study, encode_table, final_runs, outstanding_shards, read_scores, step_rank
@@ -165,8 +166,15 @@ def settings_of(config: StudyConfig) -> PredictionSettings:
 def write_predictions(study: Study, plan: PredictionPlan, *, progress: Progress) -> None:
     """Fit every predictor of a model, save those that can be used again, and commit what they say.
 
-    ConfigError where there are too few traced sequences to learn from.
+    Of several processes that would, the first does, and the others wait and find it there. ConfigError where there are
+    too few traced sequences to learn from.
     """
+    with locked(plan.predictors):
+        if not is_fitted(study, plan):
+            _fit_and_save(study, plan, progress=progress)
+
+
+def _fit_and_save(study: Study, plan: PredictionPlan, *, progress: Progress) -> None:
     from mnemoscope.prediction.fitting import fit_predictors
     from mnemoscope.prediction.saving import save_predictor
     from mnemoscope.prediction.stored import evaluate_predictor
@@ -180,10 +188,11 @@ def write_predictions(study: Study, plan: PredictionPlan, *, progress: Progress)
         continuations=plan.continuations,
         progress=lambda num_done, num_all: progress(f"{plan.run.label} predictors", num_done, num_all),
     )
-    plan.derived.path(".json").unlink(missing_ok=True)
-    if plan.predictors.exists():
-        shutil.rmtree(plan.predictors)
-    plan.predictors.mkdir(parents=True)
+    with telling_refusals(plan.predictors):
+        plan.derived.path(".json").unlink(missing_ok=True)
+        if plan.predictors.exists():
+            shutil.rmtree(plan.predictors)
+        plan.predictors.mkdir(parents=True)
     for one in fitted:
         if one.name in SAVED:
             save_predictor(one, predictor_path(plan, one.name, task=one.task, seed=one.seed))
