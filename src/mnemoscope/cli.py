@@ -38,7 +38,7 @@ Lengths = Annotated[str, Parameter(group=_GRID)]
 @app.command
 def demo(
     *,
-    out: Path = Path("mnemoscope-demo"),
+    out: str | Path = "mnemoscope-demo",
     seed: int = 0,
     fresh: Annotated[bool, Parameter(negative="")] = False,
     where: EngineOptions = HERE,
@@ -48,7 +48,7 @@ def demo(
     Parameters
     ----------
     out
-        Folder of the study; a finished one is shown again.
+        Folder of the study, on this machine; a finished one is shown again.
     seed
         Seed of the texts' choice, the order of training and the initial weights.
     fresh
@@ -62,18 +62,20 @@ def demo(
 
     from mnemoscope.demo import Recipe, demo_study, prepare, training_display
     from mnemoscope.kept_tables import keep_tables, restore_tables
+    from mnemoscope.storage import local_folder
 
+    folder = local_folder("--out", out)
     with training_display(Console(stderr=True)) as progress:
         assets = prepare(recipe=replace(Recipe(), seed=seed), progress=progress)
     config = demo_study(assets)
-    if not fresh and restore_tables(assets, config, out):
+    if not fresh and restore_tables(assets, config, folder):
         sys.stderr.write("scores and traces of this code, study and machine are taken from the cache (--fresh: anew)\n")
-    _run(config, out, where)
-    keep_tables(assets, config, out)
+    _run(config, folder, where)
+    keep_tables(assets, config, folder)
 
 
 @app.command
-def study(file: Path, *, out: Path | None = None, part: str | None = None, where: EngineOptions = HERE) -> None:
+def study(file: Path, *, out: str | Path | None = None, part: str | None = None, where: EngineOptions = HERE) -> None:
     """Score several models or checkpoints over one corpus and its control, as a study file says.
 
     Parameters
@@ -81,10 +83,10 @@ def study(file: Path, *, out: Path | None = None, part: str | None = None, where
     file
         The study: a TOML file with [[models]], [corpus], [control], contexts and continuations.
     out
-        Folder of the results (default: the file's name without .toml). An unfinished one is finished.
+        Folder of the results, or address such as s3://bucket/study (default: the file's name without .toml).
     part
         NUMBER/OF, such as 2/8: score these shards only, while the same command with other numbers scores the others,
-        anywhere and at any time, into the same folder; the last one finishes the study.
+        anywhere and at any time, into the same folder or address; the last one finishes the study.
     where
         The engine.
     """
@@ -99,7 +101,7 @@ def score(
     *,
     model: Annotated[str, Parameter(group=_MODEL)],
     corpus: Annotated[list[str], Parameter(group=_CORPUS, consume_multiple=True, negative="")],
-    out: Path = Path("mnemoscope-results"),
+    out: str | Path = "mnemoscope-results",
     control: Annotated[list[str] | None, Parameter(group=_CORPUS, consume_multiple=True, negative="")] = None,
     contexts: Lengths = "32,48,64,96",
     continuations: Lengths = "16,32,48,64",
@@ -137,7 +139,7 @@ def score(
         The training text: files, globs or fsspec addresses; .bin (with or without .idx), .npy, .parquet, .arrow,
         .jsonl, .txt, each also as .gz or .zst.
     out
-        Folder of the results; further models can be scored into the same one.
+        Folder of the results, or address such as s3://bucket/study; further models can be scored into the same one.
     control
         Text of the same kind that the model never saw; read like the corpus. The excess over it is memorization.
     contexts
@@ -235,7 +237,7 @@ def score(
 
 @app.command
 def predict(
-    folder: Path,
+    folder: str | Path,
     *,
     model: str | None = None,
     corpus: Annotated[list[str] | None, Parameter(group=_CORPUS, consume_multiple=True, negative="")] = None,
@@ -251,7 +253,7 @@ def predict(
     Parameters
     ----------
     folder
-        Folder of a study with a [prediction] section: its predictors are used.
+        Folder or address of a study with a [prediction] section: its predictors are used.
     model
         Name of the model in the study (default: the largest that is predicted).
     corpus
@@ -267,10 +269,11 @@ def predict(
     top
         How many are printed.
     out
-        File of the whole ranking, .parquet or .csv (default: predictions/MODEL-ranking.parquet in the study).
+        File of the whole ranking, .parquet or .csv (default: predictions/MODEL-ranking.parquet where the study lies).
     """
     from dataclasses import replace
 
+    from mnemoscope.mirror import publish
     from mnemoscope.progress import show_progress
     from mnemoscope.ranker import rank_corpus
     from mnemoscope.ranking import save_ranking
@@ -288,24 +291,25 @@ def predict(
         ranking = rank_corpus(
             opened, reading, label=model, context=context, continuation=continuation, progress=progress
         )
-    path = out or folder / "predictions" / f"{ranking.label}-ranking.parquet"
-    save_ranking(ranking, path)
+    name = f"predictions/{ranking.label}-ranking.parquet"
+    save_ranking(ranking, out or opened.folder / name)
+    if out is None:
+        publish(opened)
     console = _console()
     print_table(ranking_table(ranking, top=top), console)
-    console.print(f"\nranking   {path}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"\nranking   {out or opened.where(name)}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command
-def status(folder: Path, *, verify: Annotated[bool, Parameter(negative="")] = False) -> None:
+def status(folder: str | Path, *, verify: Annotated[bool, Parameter(negative="")] = False) -> None:
     """How far a study is; with --verify also whether its tables are undamaged and complete.
 
     Parameters
     ----------
     folder
-        Folder of the study.
+        Folder or address of the study.
     verify
-        Read every table: checksums of scores, traces and counts, and each selected sequence there exactly once. Exit
-        status 1 if not.
+        Read every table: checksums, and each selected sequence in the scores exactly once. Exit status 1 if not.
     """
     from mnemoscope.report.tables import print_table, status_table
     from mnemoscope.status import read_status
@@ -321,7 +325,7 @@ for _verb in (plan, report, show, view, export, import_scores):
     app.command(_verb)
 
 
-def _run(config: StudyConfig, folder: Path, where: EngineOptions, part: str | None = None) -> None:
+def _run(config: StudyConfig, folder: str | Path, where: EngineOptions, part: str | None = None) -> None:
     """Score what is missing, analyse, draw, and print the tables and where everything lies."""
     from mnemoscope.conclusion import conclude
     from mnemoscope.progress import show_progress
@@ -340,19 +344,19 @@ def _run(config: StudyConfig, folder: Path, where: EngineOptions, part: str | No
     conclude(finished)
 
 
-def _verify(folder: Path, console: Console) -> bool:
+def _verify(folder: str | Path, console: Console) -> bool:
     """Whether every file is undamaged and every selected sequence there once; says what is not."""
     from mnemoscope.coverage import audit_coverage, find_derived_faults
+    from mnemoscope.mirror import workplace
     from mnemoscope.store import find_damage, open_study
 
-    opened = open_study(folder)
+    opened, work = open_study(folder), workplace(folder)
     sound = len(opened.runs) == len(opened.config.models)
     for label, run in opened.runs.items():
-        damaged = find_damage(folder, run)
+        damaged = find_damage(work.storage, run)
         for damage in damaged:
-            console.print(
-                f"{label}: shard {damage.shard.name} is damaged: {damage.reason}", markup=False, soft_wrap=True
-            )
+            words = f"{label}: shard {damage.shard.name} is damaged: {damage.reason}"
+            console.print(words, markup=False, soft_wrap=True)
         if damaged:
             sound = False
             continue
@@ -365,7 +369,7 @@ def _verify(folder: Path, console: Console) -> bool:
             markup=False,
             soft_wrap=True,
         )
-    faults = find_derived_faults(opened)
+    faults = find_derived_faults(opened) | work.find_faults()
     for name, fault in faults.items():
         console.print(f"{name}: {fault or 'undamaged'}", markup=False, soft_wrap=True)
     return sound and not any(faults.values())

@@ -26,10 +26,10 @@ def _print_places(finished: Study, figures: list[Path], report: WrittenReport, c
     console.print()
     pictures = [path for path in figures if path.suffix == ".png"]
     for what, path in (
-        ("scores", finished.folder / "scores"),
-        ("tables", finished.folder / "analyses"),
-        ("figures", finished.folder / "figures"),
-        ("report", report.path),
+        ("scores", finished.where("scores")),
+        ("tables", finished.where("analyses")),
+        ("figures", finished.where("figures")),
+        ("report", report.where),
     ):
         count = f" ({len(pictures)} as SVG, PDF and PNG)" if what == "figures" else ""
         console.print(f"{what:9} {path}{count}", highlight=False, markup=False, soft_wrap=True)

@@ -44,6 +44,7 @@ from mnemoscope.analyses.transitions import (
     transitions,
 )
 from mnemoscope.counts import read_counts
+from mnemoscope.mirror import publish
 from mnemoscope.predictions import read_predictions
 from mnemoscope.store import Run, Study, final_runs, read_scores
 from mnemoscope.stored_findings import fragile_margin, write_findings
@@ -75,14 +76,20 @@ def analyze(study: Study) -> dict[str, AnalysisResult]:
 
 
 def save_findings(study: Study, results: dict[str, AnalysisResult], *, figures: bool = True) -> list[Path]:
-    """Write the results and their tables into the study's folder, and draw them; the paths of the figures."""
-    write_findings(study, results)
-    if not figures:
-        return []
-    from mnemoscope.report.drawing import save_specs  # drawing is heavy
+    """Write the results and their tables into the study's folder, and draw them; the paths of the figures.
 
-    specs = all_specs(study, results)
-    return save_specs({name: spec for some in specs.values() for name, spec in some.items()}, study.folder / "figures")
+    Those of a study at an address are in its mirror, and put there.
+    """
+    write_findings(study, results)
+    paths: list[Path] = []
+    if figures:
+        from mnemoscope.report.drawing import save_specs  # drawing is heavy
+
+        specs = all_specs(study, results)
+        named = {name: spec for some in specs.values() for name, spec in some.items()}
+        paths = save_specs(named, study.folder / "figures")
+    publish(study)
+    return paths
 
 
 def all_specs(study: Study, results: Mapping[str, AnalysisResult]) -> dict[str, dict[str, Spec]]:
@@ -192,9 +199,12 @@ def _count_pair(
     one, other = study.run(pair.run_from.label), study.run(pair.run_to.label)
     check_comparable(one.identity, other.identity)
     columns = pairs.IMPORTED_COLUMNS if one.identity.mode == "imported" else pairs.COLUMNS
+    settings = one.identity.graded_sample
+    columns = columns if settings is None else (*columns, "inclusion_probability")
+    probabilities = () if settings is None else settings.probabilities
     tables = read_scores(study, one.label, columns=columns)
     both = tee(tables) if one == other else (tables, read_scores(study, other.label, columns=columns))
-    return count_pairs(*both, grid=one.identity.grid, cells=cells, clusters=duplicates)
+    return count_pairs(*both, grid=one.identity.grid, cells=cells, clusters=duplicates, probabilities=probabilities)
 
 
 def _analyze_traces(study: Study) -> dict[str, AnalysisResult]:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple, final
 
@@ -121,11 +122,11 @@ class Mirror:
         self.damaged.difference_update(changed)
         self._push_manifest()
 
-    def find_faults(self) -> dict[str, str | None]:
-        """What is wrong at the address with each file that its index lists; None: nothing. Reads them all."""
+    def find_faults(self) -> dict[str, str]:
+        """What is wrong at the address with files that its index lists, by name; reads them all."""
         index = self._read_index()
-        found = dict(self.storage.hashes(list(index)))
-        return {name: _fault(found[name], facts) for name, facts in index.items()}
+        found = {name: _fault(digest, index[name]) for name, digest in self.storage.hashes(list(index))}
+        return {name: fault for name, fault in found.items() if fault is not None}
 
     def _clear_another_study(self, runs: Mapping[str, Run]) -> None:
         """Empty a mirror whose runs are not those at the address."""
@@ -243,6 +244,10 @@ class InPlace:
         """The study in the folder."""
         return study_at(self.folder)
 
+    def find_faults(self) -> dict[str, str]:
+        """There are no copies that could differ."""
+        return {}
+
     def held(self) -> AbstractContextManager[bool]:
         """A folder may be worked on by several."""
         return nullcontext(True)
@@ -286,9 +291,15 @@ def publish(study: Study) -> None:
 def _facts(path: Path) -> FileFacts | None:
     """None without a file."""
     try:
-        return FileFacts(path.stat().st_size, hash_file(path))
+        stat = path.stat()
+        return FileFacts(stat.st_size, _hash(path, stat.st_size, stat.st_mtime_ns, stat.st_ino))
     except OSError:
         return None
+
+
+@lru_cache(maxsize=1 << 16)  # files are replaced here, never written into; and a run pulls and pushes several times
+def _hash(path: Path, size: int, modified: int, inode: int) -> str:
+    return hash_file(path)
 
 
 def _fault(digest: str | OSError, facts: FileFacts) -> str | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn, TextIO
 from cyclopts import Parameter
 
 from mnemoscope.errors import ConfigError
+from mnemoscope.storage import local_folder
 
 if TYPE_CHECKING:
     from mnemoscope.study_plan import Plan, Wishes
@@ -29,7 +30,7 @@ def plan(
     within: float = 0.1,
     level: float = 0.95,
     hours: float = 24.0,
-    out: Path | None = None,
+    out: str | Path | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """What a study takes - hours, disk, memory, sequences - measured with its own models and rows; nothing is written.
@@ -49,7 +50,8 @@ def plan(
     hours
         Hours that the study may take; decides what is proposed.
     out
-        Folder that the results would go to, whose disk must have room (default: the file's name without .toml).
+        Folder of this machine that the results would go to, whose disk must have room (default: the file's name
+        without .toml).
     as_json
         One JSON object instead of tables.
     """
@@ -63,7 +65,7 @@ def plan(
         from mnemoscope.study_plan import Wishes
 
         wishes = Wishes(devices=tuple(devices or (1, 2, 8)), within=within / 100, level=level, hours=hours)
-        made = _measure(file, wishes, seconds=seconds, out=out or file.with_suffix(""))
+        made = _measure(file, wishes, seconds=seconds, out=local_folder("--out", out or file.with_suffix("")))
     except KeyboardInterrupt:
         sys.stderr.write("mnemoscope: interrupted; nothing was written\n")
         sys.exit(130)

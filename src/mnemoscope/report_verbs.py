@@ -14,7 +14,7 @@ from mnemoscope.errors import ConfigError
 
 
 def report(
-    folder: Path,
+    folder: str | Path,
     *,
     out: Path | None = None,
     redact: Annotated[bool, Parameter(negative="")] = False,
@@ -25,9 +25,9 @@ def report(
     Parameters
     ----------
     folder
-        Folder of the study.
+        Folder or address of the study.
     out
-        File of the page (default: report.html in the study's folder).
+        File of the page (default: report.html where the study lies).
     redact
         Hide e-mail addresses, phone numbers, keys and card numbers in the sequences shown, and long verbatim text.
     sequences
@@ -44,7 +44,7 @@ def report(
         raise ConfigError(f"--sequences: {sequences} given; expected 0, or {fewest} or more: one of each group")
     with _show_steps(sys.stderr) as tell:
         written = write_report(opened, out, redact=redact, num_sequences=sequences, tell=tell)
-    line = f"report    {written.path} ({written.num_bytes / 1e6:.1f} MB)"
+    line = f"report    {written.where} ({written.num_bytes / 1e6:.1f} MB)"
     Console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -18,6 +18,7 @@ from mnemoscope.errors import StoreError
 from mnemoscope.files import write_atomically
 from mnemoscope.findings import all_specs, analyze
 from mnemoscope.manifest import read_manifest
+from mnemoscope.mirror import publish
 from mnemoscope.predictions import current_predictions
 from mnemoscope.redaction import redact_sequence
 from mnemoscope.report.explorer_data import MAX_BYTES, ExplorerShape, explorer_json
@@ -51,6 +52,8 @@ class WrittenReport(NamedTuple):
 
     path: Path
     num_bytes: int
+    where: str
+    """What messages call it; at an address for a study that lies at one."""
 
 
 class _Sequences(NamedTuple):
@@ -70,20 +73,20 @@ def write_report(
     num_sequences: int = NUM_SEQUENCES,
     tell: Tell = lambda _words: None,
 ) -> WrittenReport:
-    """Write a study's report to `path` (default: report.html in its folder), from `results` or the stored findings.
+    """Write a study's report to `path` (default: report.html, where it lies), from `results` or the stored findings.
 
     `redact` hides what looks private in the sequences shown, and long verbatim text; at most `num_sequences` are shown.
     StoreError where nothing has been scored, or the file cannot be written.
     """
     if not study.runs:
-        raise StoreError(f"{study.folder}: no model has been scored; expected at least one")
+        raise StoreError(f"{study.place}: no model has been scored; expected at least one")
     results = _find_results(study, tell) if results is None else results
     tell("describing figures")
     figures = all_specs(study, results)
     facts = facts_of(study, read_manifest(study.folder))
     content = PageContent(
         facts=facts,
-        folder=hide_home(str(study.folder)),
+        folder=hide_home(study.place),
         verdict=verdict(results, facts),
         sections=sections(results, facts, {name: tuple(specs) for name, specs in figures.items()}),
         rigor=rigor_table(results, facts),
@@ -94,7 +97,10 @@ def write_report(
     page = _build_page(study, content, redact=redact, num_sequences=num_sequences, tell=tell)
     target = path or study.folder / REPORT_FILE
     write_atomically(target, page)
-    return WrittenReport(target, len(page))
+    if path is not None:
+        return WrittenReport(target, len(page), str(path))
+    publish(study)
+    return WrittenReport(target, len(page), study.where(REPORT_FILE))
 
 
 def _build_page(study: Study, content: PageContent, *, redact: bool, num_sequences: int, tell: Tell) -> bytes:

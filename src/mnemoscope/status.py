@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from mnemoscope.store import Run, Study, open_study, read_records
+from mnemoscope.mirror import workplace
+from mnemoscope.storage import Storage
+from mnemoscope.store import Run, read_records
 
 
 class GroupStatus(NamedTuple):
@@ -36,7 +38,8 @@ class ModelStatus(NamedTuple):
 class StudyStatus(NamedTuple):
     """How far a study is."""
 
-    folder: Path
+    folder: Path | str
+    """Or its address."""
     models: tuple[ModelStatus, ...]
 
     @property
@@ -51,19 +54,20 @@ class StudyStatus(NamedTuple):
         return sum(group.num_shards - group.num_shards_done for group in groups)
 
 
-def read_status(folder: Path) -> StudyStatus:
-    """How far the study in a folder is, by its commits."""
-    study = open_study(folder)
+def read_status(folder: Path | str) -> StudyStatus:
+    """How far the study in a folder or at an address is, by its commits, which are all that is read there."""
+    work = workplace(folder)
+    study = work.study()
     return StudyStatus(
         folder,
-        tuple(_model_status(study, study.runs.get(model.label), model.label) for model in study.config.models),
+        tuple(_model_status(work.storage, study.runs.get(model.label), model.label) for model in study.config.models),
     )
 
 
-def _model_status(study: Study, run: Run | None, label: str) -> ModelStatus:
+def _model_status(storage: Storage, run: Run | None, label: str) -> ModelStatus:
     if run is None:
         return ModelStatus(label, None, ())
-    records = read_records(study.folder, run)
+    records = read_records(storage, run)
     groups = tuple(
         GroupStatus(
             group=group,

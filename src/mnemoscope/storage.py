@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, final
 
-from mnemoscope.errors import StoreError
+from mnemoscope.errors import ConfigError, StoreError
 from mnemoscope.files import hash_file, locked, telling_refusals, write_atomically
 
 _ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://")
@@ -190,6 +190,13 @@ def storage_of(place: Place) -> Storage:
     if _LOST_SLASH.match(str(place)):
         raise StoreError(f"{place}: an address that was made a path; expected it as text, such as s3://bucket/study")
     return LocalStorage(local_path(place))
+
+
+def local_folder(option: str, place: Path | str) -> Path:
+    """The folder that an option names; ConfigError for an address, which not everything can be written to."""
+    if is_address(place):
+        raise ConfigError(f"{option}: {place} given; expected a folder of this machine")
+    return local_path(place)
 
 
 def local_path(place: Path | str) -> Path:

@@ -67,7 +67,6 @@ __all__ = [
     "read_scores",
     "read_shard",
     "read_study",
-    "read_study",
     "register_models",
     "run_folder",
     "set_aside",
@@ -117,11 +116,15 @@ class Study:
         """What messages and reports call it."""
         return self.address or str(self.folder)
 
+    def where(self, name: str) -> str:
+        """What messages call one of its files or folders."""
+        return str(self.folder / name) if self.address is None else f"{self.address}/{name}"
+
     def run(self, label: str) -> Run:
         """The run of a model; StoreError where there is none."""
         if label not in self.runs:
             there = ", ".join(self.runs) or "none"
-            raise StoreError(f"{self.folder}: no scores of model {label!r}; there are: {there}")
+            raise StoreError(f"{self.place}: no scores of model {label!r}; there are: {there}")
         return self.runs[label]
 
 
@@ -241,7 +244,7 @@ def read_scores(
     missing = frozenset(outstanding_shards(study.folder, run))
     if missing and not partial:
         raise StoreError(
-            f"{study.folder}: the scores of {label} lack {len(missing)} of {len(run.shards)} shards; "
+            f"{study.place}: the scores of {label} lack {len(missing)} of {len(run.shards)} shards; "
             "run the study again to finish them"
         )
     for shard in run.shards:

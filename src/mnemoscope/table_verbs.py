@@ -13,7 +13,7 @@ from mnemoscope.errors import ConfigError
 
 
 def show(
-    folder: Path,
+    folder: str | Path,
     sequence: int,
     *,
     model: str | None = None,
@@ -26,7 +26,7 @@ def show(
     Parameters
     ----------
     folder
-        Folder of the study.
+        Folder or address of the study.
     sequence
         Its sequence_id: the row of the corpus.
     model
@@ -49,27 +49,31 @@ def show(
     print_sequence(view, Console())
 
 
-def export(folder: Path, *, out: Path | None = None, format: Literal["csv", "parquet"] = "csv") -> None:
+def export(folder: str | Path, *, out: Path | None = None, format: Literal["csv", "parquet"] = "csv") -> None:
     """The tables of every analysis, and each model's scores sequence by sequence, as files.
 
     Parameters
     ----------
     folder
-        Folder of the study.
+        Folder or address of the study.
     out
-        Where the files go (default: `export` in the study's folder); those that are there are replaced.
+        Folder that the files go to (default: `export` where the study lies); those that are there are replaced.
     format
         Of all files. As csv, scores are idx,score in memorization_evals_MODEL_K_K+N_STEP.csv.
     """
     from rich.console import Console
 
     from mnemoscope.exported import export_study
+    from mnemoscope.mirror import publish
     from mnemoscope.progress import show_progress
     from mnemoscope.store import open_study
 
-    target = out or folder / "export"
+    opened = open_study(folder)
     with show_progress(sys.stderr) as progress:
-        written = export_study(open_study(folder), target, format=format, progress=progress)
+        written = export_study(opened, out or opened.folder / "export", format=format, progress=progress)
+    if out is None:
+        publish(opened)
+    target = out or opened.where("export")
     console = Console()
     scores = f"{len(written.scores)} files" if written.scores else "none: mode 'exact' has no scores below 1"
     for line in (f"tables    {len(written.tables)} files", f"scores    {scores}", f"all in    {target}"):
@@ -79,7 +83,7 @@ def export(folder: Path, *, out: Path | None = None, format: Literal["csv", "par
 def import_scores(
     files: Annotated[list[str], Parameter(negative="")],
     *,
-    out: Path,
+    out: str | Path,
     control: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     parameters: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     join: Literal["same", "inner"] = "same",
@@ -91,7 +95,7 @@ def import_scores(
     files
         memorization_evals_MODEL_K_K+N_STEP.csv, each also as .gz or .zst: files, globs or fsspec addresses.
     out
-        Folder of the study; further models over the same sequences can be imported into the same one.
+        Folder of the study, on this machine; further models over the same sequences can be imported into the same one.
     control
         The same of text that the models never saw.
     parameters
@@ -102,12 +106,13 @@ def import_scores(
     from mnemoscope import imported
     from mnemoscope.conclusion import conclude
     from mnemoscope.progress import show_progress
+    from mnemoscope.storage import local_folder
 
     sizes = dict(_size(text) for text in parameters or ())
     with show_progress(sys.stderr) as progress:
         finished = imported.import_scores(
             files,
-            out,
+            local_folder("--out", out),
             control=control or (),
             parameters=sizes,
             join=join,

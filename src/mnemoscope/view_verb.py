@@ -14,7 +14,7 @@ _EXTRA: Final = ("duckdb", "starlette", "uvicorn")
 
 
 def view(
-    folder: Path,
+    folder: str | Path,
     *,
     port: int = 0,
     redact: Annotated[bool, Parameter(negative="")] = False,
@@ -25,7 +25,7 @@ def view(
     Parameters
     ----------
     folder
-        Folder of the study.
+        Folder or address of the study.
     port
         Port on 127.0.0.1 (default: any free one).
     redact
