@@ -24,7 +24,9 @@ def thin_table(table: pa.Table, grid: Grid, settings: GradedSampleConfig, *, sch
     first_RC = table.column("first_mismatch").to_numpy().reshape(-1, num_contexts)
     drawn = draw_graded(ids, first_RC, group=group, grid=grid, settings=settings)
     bits: list[bytes | None] = table.column("matched").to_pylist()
-    kept = [own if is_kept else None for own, is_kept in zip(bits, np.repeat(drawn.is_graded_R, num_contexts))]
+    kept = [
+        own if is_kept else None for own, is_kept in zip(bits, np.repeat(drawn.is_graded_R, num_contexts), strict=True)
+    ]
     columns = {name: table.column(name).combine_chunks() for name in table.column_names}
     columns["matched"] = pa.array(kept, table.schema.field("matched").type)
     columns["inclusion_probability"] = pa.array(np.repeat(drawn.probability_R, num_contexts))

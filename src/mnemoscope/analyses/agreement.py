@@ -6,7 +6,7 @@ Axes: L levels or other classes, n+1 scores.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from mnemoscope.analyses.levels import NUM_LEVELS, level_of_scores
 from mnemoscope.intervals import FloatArray, shares
 
 IntArray = NDArray[np.int64]
+Number = TypeVar("Number", np.int64, np.float64)
+"""Counted or estimated."""
 
 NUM_CLASSES: Final = NUM_LEVELS + 1
 """The levels, and full matches as a class of their own behind them."""
@@ -49,16 +51,16 @@ def class_of_scores(continuation: int) -> IntArray:
     return classes
 
 
-def merge_scores(scores: IntArray) -> IntArray:
-    """The table of classes, int64 [6, 6], of a table of scores [n_from+1, n_to+1]."""
+def merge_scores(scores: NDArray[Number]) -> NDArray[Number]:
+    """The table of classes, [6, 6], of a table of scores [n_from+1, n_to+1]."""
     rows, columns = (class_of_scores(size - 1) for size in scores.shape)
-    classes = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
+    classes = np.zeros((NUM_CLASSES, NUM_CLASSES), scores.dtype)
     np.add.at(classes, (rows[:, None], columns[None, :]), scores)
     return classes
 
 
-def merge_classes(classes: IntArray) -> IntArray:
-    """The table of levels, int64 [..., 5, 5], of a table of classes [..., 6, 6]: full matches are very high too."""
+def merge_classes(classes: NDArray[Number]) -> NDArray[Number]:
+    """The table of levels, [..., 5, 5], of a table of classes [..., 6, 6]: full matches are very high too."""
     levels = classes[..., :NUM_LEVELS, :NUM_LEVELS].copy()
     levels[..., -1, :] += classes[..., -1, :NUM_LEVELS]
     levels[..., :, -1] += classes[..., :NUM_LEVELS, -1]
@@ -76,12 +78,12 @@ def inverse_shares(counts: FloatArray | IntArray) -> FloatArray:
     return shares(counts, counts.sum(axis=0, keepdims=True))
 
 
-def carry(row_counts: IntArray, forward: FloatArray) -> FloatArray:
+def carry(row_counts: IntArray | FloatArray, forward: FloatArray) -> FloatArray:
     """The column counts, float64 [L], that P(column | row) makes of row counts."""
     return np.asarray(row_counts, np.float64) @ forward
 
 
-def bowker(counts: IntArray) -> SymmetryTest:
+def bowker(counts: IntArray | FloatArray) -> SymmetryTest:
     """The chi-square test that a table is symmetric; a pair of cells with no sequences has no degree of freedom.
 
     Bowker (1948), Journal of the American Statistical Association 43:572.
@@ -105,18 +107,18 @@ def mcnemar(num_lost: int, num_gained: int) -> SymmetryTest:
     return SymmetryTest(float(fewer), 1, min(1.0, doubled))
 
 
-def symmetric(counts: IntArray) -> FloatArray:
+def symmetric(counts: IntArray | FloatArray) -> FloatArray:
     """The table if the two were exchangeable: each count shared evenly with its mirror image."""
     return (counts + counts.T) / 2
 
 
-def independent(counts: IntArray) -> FloatArray:
+def independent(counts: IntArray | FloatArray) -> FloatArray:
     """The mean table over all permutations of the columns' sequences: the margins' product."""
     total = counts.sum()
-    return np.outer(counts.sum(axis=1), counts.sum(axis=0)) / max(int(total), 1)
+    return np.outer(counts.sum(axis=1), counts.sum(axis=0)) / max(float(total), 1.0)
 
 
-def regressed(counts: IntArray) -> Regression:
+def regressed(counts: IntArray | FloatArray) -> Regression:
     """The table that Galton's regression to the mean alone gives: two normal traits cut at the observed margins.
 
     One number, their correlation, is fitted by maximum likelihood at fixed thresholds: Olsson (1979),
@@ -150,9 +152,9 @@ def binormal_below(row_thresholds: FloatArray, column_thresholds: FloatArray, co
     return product + (np.exp(exponent) * _WEIGHTS).sum(axis=2) * reach / (2 * np.pi)
 
 
-def _thresholds(margin: IntArray) -> FloatArray:
+def _thresholds(margin: IntArray | FloatArray) -> FloatArray:
     """Where a standard normal is cut to give the margin's shares, both ends included, float64 [L+1]."""
-    below = np.concatenate([[0], np.cumsum(margin)]) / max(int(margin.sum()), 1)
+    below = np.concatenate([[0], np.cumsum(margin)]) / max(float(margin.sum()), 1.0)
     return np.clip(stats.norm.ppf(below), -_FARTHEST_THRESHOLD, _FARTHEST_THRESHOLD)
 
 

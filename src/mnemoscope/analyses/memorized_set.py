@@ -10,8 +10,18 @@ import pyarrow as pa
 from mnemoscope.analyses.agreement import merge_scores
 from mnemoscope.analyses.columns import Row, make_table
 from mnemoscope.analyses.factors import SMALL_STRATUM
-from mnemoscope.analyses.paired_strata import PAIR, RATE, PairedStratum, Sum, everyone, intervals_of, rate, share_of
-from mnemoscope.analyses.pairs import IntArray
+from mnemoscope.analyses.paired_strata import (
+    PAIR,
+    RATE,
+    Counts,
+    PairedStratum,
+    Sum,
+    everyone,
+    intervals_of,
+    rate,
+    share_of,
+    whole,
+)
 from mnemoscope.analyses.transition_columns import ALL_COLUMNS
 
 FATE_COLUMNS = (*PAIR, "fate", "num_chosen", "num_unique", "num_copies", *RATE)
@@ -21,31 +31,31 @@ PREDICTION_COLUMNS = (
 )
 
 
-def _both(classes: IntArray) -> IntArray:
+def _both(classes: Counts) -> Counts:
     return classes[..., -1, -1]
 
 
-def _before(classes: IntArray) -> IntArray:
+def _before(classes: Counts) -> Counts:
     return classes[..., -1, :].sum(axis=-1)
 
 
-def _after(classes: IntArray) -> IntArray:
+def _after(classes: Counts) -> Counts:
     return classes[..., :, -1].sum(axis=-1)
 
 
-def _lost(classes: IntArray) -> IntArray:
+def _lost(classes: Counts) -> Counts:
     return _before(classes) - _both(classes)
 
 
-def _gained(classes: IntArray) -> IntArray:
+def _gained(classes: Counts) -> Counts:
     return _after(classes) - _both(classes)
 
 
-def _others(classes: IntArray) -> IntArray:
+def _others(classes: Counts) -> Counts:
     return everyone(classes) - _before(classes)
 
 
-def _either(classes: IntArray) -> IntArray:
+def _either(classes: Counts) -> Counts:
     return _before(classes) + _gained(classes)
 
 
@@ -85,27 +95,27 @@ def _fate_rows(item: PairedStratum, level: float) -> Iterator[Row]:
         yield {
             **item.keys,
             "fate": name,
-            "num_chosen": int(top(rows)),
-            "num_unique": None if unique is None else int(top(unique)),
-            "num_copies": None if copies is None else int(top(copies)),
+            "num_chosen": whole(top(rows)),
+            "num_unique": None if unique is None else whole(top(unique)),
+            "num_copies": None if copies is None else whole(top(copies)),
             **rate(item, top, bottom, level),
         }
 
 
 def _prediction_rows(item: PairedStratum, level: float) -> Iterator[Row]:
     rows = item.rows
-    base = share_of(int(rows[:, -1].sum()), int(rows.sum()))
+    base = share_of(float(rows[:, -1].sum()), float(rows.sum()))
     for name, top, bottom in MEASURES:
         found = intervals_of(item, top, bottom, level)
-        count, n = int(top(rows)), int(bottom(rows))
+        count, n = float(top(rows)), float(bottom(rows))
         value, ends = share_of(count, n), (float(found.low), float(found.high))
         if name == "F1":  # F1 rises with the share of the union that both hold, and takes its interval along
             value, ends = (None if value is None else _f1(value)), (_f1(ends[0]), _f1(ends[1]))
         yield {
             **item.keys,
             "measure": name,
-            "num_chosen": count,
-            "num_sequences": n,
+            "num_chosen": whole(count),
+            "num_sequences": whole(n),
             "value": value,
             "value_low": ends[0],
             "value_high": ends[1],

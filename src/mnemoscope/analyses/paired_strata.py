@@ -7,20 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mnemoscope.analyses.agreement import NUM_CLASSES, merge_classes
 from mnemoscope.analyses.cluster_shares import ClassCounts, ShareIntervals, share_intervals
 from mnemoscope.analyses.columns import Value
 from mnemoscope.analyses.factors import SMALL_STRATUM
-from mnemoscope.analyses.pairs import IntArray, PairCounts, PairStratum, PairTally
+from mnemoscope.analyses.pair_phases import ResolvedTally
+from mnemoscope.analyses.pairs import PairCounts, PairStratum
+from mnemoscope.analyses.second_phase import independent_rows
 
 Relation = Literal["size", "step", "final", "context", "continuation", "twin"]
 OWN_RELATIONS: Final[tuple[Relation, ...]] = ("context", "continuation")
 """Those of a run with itself."""
-Sum = Callable[[IntArray], IntArray]
+Counts = NDArray[Any]
+"""Integers where sequences were counted, floats where their number is estimated."""
+Sum = Callable[[Counts], Counts]
 """Sums over parts of a table of classes [..., 6, 6]; for one table, or for many at once."""
 Place = tuple[str, str, PairStratum]
 
@@ -60,9 +65,12 @@ class PairedStratum(NamedTuple):
 
     pair: RunPair
     stratum: PairStratum
-    tally: PairTally
-    counts: ClassCounts
-    """By class in the one run x 6 + class in the other."""
+    tally: ResolvedTally
+
+    @property
+    def counts(self) -> ClassCounts:
+        """By class in the one run x 6 + class in the other."""
+        return self.tally.classes
 
     @property
     def keys(self) -> dict[str, Value]:
@@ -71,33 +79,45 @@ class PairedStratum(NamedTuple):
         return dict(zip(PAIR, (*names, *self.stratum.cell), strict=True))
 
     @property
-    def rows(self) -> IntArray:
-        """Rows by class in the one run and the other, int64 [6, 6]."""
+    def rows(self) -> Counts:
+        """Rows by class in the one run and the other, [6, 6]."""
         return self.counts.rows.reshape(NUM_CLASSES, NUM_CLASSES)
 
     @property
-    def unique(self) -> IntArray | None:
+    def unique(self) -> Counts | None:
         """The same of unique sequences; None where clusters are unknown."""
         return None if self.counts.unique is None else self.counts.unique.reshape(NUM_CLASSES, NUM_CLASSES)
 
     @property
-    def units(self) -> IntArray:
-        """What an interval's n and a stratum's smallness go by: unique sequences, rows where clusters are unknown."""
-        return self.rows if self.unique is None else self.unique
+    def units(self) -> Counts:
+        """What a stratum's smallness goes by: unique sequences, rows where clusters are unknown; of estimates those
+        whose classes are known.
+        """
+        units = self.counts.observed_unique
+        return self.rows if units is None else units.reshape(NUM_CLASSES, NUM_CLASSES)
 
     @property
-    def levels(self) -> IntArray:
-        """Rows by level in the one run and the other, int64 [L, L]."""
+    def evidence(self) -> float:
+        """Independent sequences over sequences: what tests scale estimated counts by; 1 where sequences were counted.
+
+        Rao and Scott (1981), Journal of the American Statistical Association 76:221: the mean design effect.
+        """
+        second = self.counts.second
+        if second is None:
+            return 1.0
+        everyone_C1 = np.ones((NUM_CLASSES**2, 1), np.int64)
+        return float(independent_rows(second, everyone_C1)[0] / max(float(self.rows.sum()), 1.0))
+
+    @property
+    def levels(self) -> Counts:
+        """Rows by level in the one run and the other, [L, L]."""
         return merge_classes(self.rows)
 
 
 def strata_of_pairs(pairs: Iterable[RunPair]) -> list[PairedStratum]:
-    """Every stratum of every pair."""
-    return [
-        PairedStratum(pair, stratum, tally, tally.class_counts())
-        for pair in pairs
-        for stratum, tally in pair.counts.strata.items()
-    ]
+    """Every stratum of every pair of which enough is known."""
+    resolved = ((pair, stratum, tally.resolved()) for pair in pairs for stratum, tally in pair.counts.strata.items())
+    return [PairedStratum(pair, stratum, tally) for pair, stratum, tally in resolved if tally is not None]
 
 
 def place_of(item: PairedStratum) -> Place:
@@ -134,19 +154,24 @@ def small_levels(item: PairedStratum) -> tuple[list[bool], list[bool]]:
     return (levels.sum(axis=1) < SMALL_STRATUM).tolist(), (levels.sum(axis=0) < SMALL_STRATUM).tolist()
 
 
-def everyone(classes: IntArray) -> IntArray:
+def everyone(classes: Counts) -> Counts:
     """All sequences of a table of classes."""
     return classes.sum(axis=(-2, -1))
 
 
-def share_of(count: int, n: int) -> float | None:
+def share_of(count: float, n: float) -> float | None:
     """Count / n; None where n is zero."""
     return count / n if n else None
+
+
+def whole(count: float | Counts) -> int:
+    """A count as it is, an estimate rounded."""
+    return round(float(count))
 
 
 def rate(item: PairedStratum, top: Sum, bottom: Sum, level: float) -> dict[str, Value]:
     """The columns `RATE` of top / bottom."""
     found = intervals_of(item, top, bottom, level)
-    n, is_small = int(bottom(item.rows)), int(bottom(item.units)) < SMALL_STRATUM
-    share = share_of(int(top(item.rows)), n)
-    return dict(zip(RATE, (n, share, float(found.low), float(found.high), found.method, is_small), strict=True))
+    n, is_small = float(bottom(item.rows)), int(bottom(item.units)) < SMALL_STRATUM
+    share = share_of(float(top(item.rows)), n)
+    return dict(zip(RATE, (whole(n), share, float(found.low), float(found.high), found.method, is_small), strict=True))

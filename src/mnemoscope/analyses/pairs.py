@@ -9,19 +9,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from mnemoscope.analyses.agreement import NUM_CLASSES, class_of_scores, merge_scores
-from mnemoscope.analyses.cluster_shares import ClassCounts, count_classes
+from mnemoscope.analyses.cluster_shares import count_classes
 from mnemoscope.analyses.clusters import Membership, SequenceClusters, clusters_of
+from mnemoscope.analyses.pair_phases import (
+    NUM_KINDS,
+    ObservedRows,
+    OpenPairs,
+    OpenSides,
+    ResolvedTally,
+    open_sides,
+    resolve,
+)
+from mnemoscope.analyses.second_phase import OpenCounts, count_open, open_rows
 from mnemoscope.config import Grid
 from mnemoscope.errors import ConfigError, StoreError
 from mnemoscope.identity import RunIdentity
-from mnemoscope.shards import num_matched
+from mnemoscope.shards import num_known, num_matched
 
 ROWS_AT_ONCE = 1 << 16
 COLUMNS = ("sequence_id", "group", "context", "offset", "num_repeats", "first_mismatch", "matched")
@@ -30,6 +40,7 @@ IMPORTED_COLUMNS = ("sequence_id", "group", "context", "num_repeats", "num_match
 """The same of imported scores, of which neither windows nor match bits are known."""
 
 IntArray = NDArray[np.int64]
+T = TypeVar("T")
 
 
 class PairedCell(NamedTuple):
@@ -55,11 +66,16 @@ class DuplicateRows(NamedTuple):
     """int64 [D]; one array for all cells, which is what memory goes to."""
     codes: NDArray[np.uint8]
     """uint8 [D]: class in the one run x 6 + class in the other."""
+    strata: NDArray[np.int8] | None = None
+    """int8 [D]: of open sequences their stratum, -1 of the others; None but in mode `two-phase`, where rows whose class
+    is not known are left out."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PairTally:
-    """Joint counts of a stratum, each int64 [n_from+1, n_to+1] by num_matched in the one run and the other."""
+    """Joint counts of a stratum, each int64 [n_from+1, n_to+1] by num_matched in the one run and the other; in mode
+    `two-phase` without those in `open`.
+    """
 
     rows: IntArray
     """Sequences scored."""
@@ -69,24 +85,51 @@ class PairTally:
     """Clusters of duplicates, each by its first row; None where clusters were not given."""
     duplicates: tuple[DuplicateRows, ...] | None
     """In parts, as they were read, and joined only when they are asked for; None where clusters were not given."""
+    open: OpenPairs | None = None
+    """Sequences that are open on one side or both, in mode `two-phase`."""
 
     def __add__(self, other: PairTally) -> PairTally:
         if (self.unique is None) != (other.unique is None):
             raise ConfigError("counts with and without clusters cannot be added; expected one kind")
         copies = None if self.copies is None or other.copies is None else self.copies + other.copies
+        is_open = self.open is not None and other.open is not None
         added = replace(self, rows=self.rows + other.rows, copies=copies)
+        added = replace(added, open=_known(self.open) + _known(other.open)) if is_open else added
         if self.duplicates is None or other.duplicates is None:
             return added
         unique = _known(self.unique) + _known(other.unique)
         return replace(added, unique=unique, duplicates=self.duplicates + other.duplicates)
 
-    def class_counts(self) -> ClassCounts:
-        """The sequences by class in the one run x 6 + class in the other."""
-        unique = None if self.unique is None else merge_scores(self.unique).ravel()
-        nothing = DuplicateRows(np.zeros(0, np.int64), np.zeros(0, np.uint8))
-        parts = zip(nothing, *(self.duplicates or ()), strict=True)
-        clusters, codes = (np.concatenate(arrays).astype(np.int64) for arrays in parts)
-        return count_classes(merge_scores(self.rows).ravel(), unique, clusters, codes)
+    def resolved(self) -> ResolvedTally | None:
+        """What is counted, or estimated where not all is graded; None where too little is to say anything."""
+        if self.open is None or not self.open.rows.is_complete:
+            observed = self._observed_rows()
+            if self.open is not None:
+                return resolve(self.rows, self.copies, self.unique, self.open, observed)
+            unique = None if self.unique is None else merge_scores(self.unique).ravel()
+            classes = count_classes(merge_scores(self.rows).ravel(), unique, observed.clusters_D, observed.codes_D)
+            return ResolvedTally(self.rows, self.copies, self.unique, classes)
+        return self._closed(self.open).resolved()
+
+    def _closed(self, whole: OpenPairs) -> PairTally:
+        """The same where all open sequences are graded, with them counted like the others."""
+
+        def total(decided: IntArray | None, graded: IntArray | None) -> IntArray | None:
+            if decided is None or graded is None:
+                return None
+            return decided + graded.sum(axis=0).reshape(decided.shape)
+
+        return PairTally(
+            rows=_known(total(self.rows, whole.rows.graded)),
+            copies=total(self.copies, whole.copies),
+            unique=total(self.unique, None if whole.unique is None else whole.unique.graded),
+            duplicates=self.duplicates,
+        )
+
+    def _observed_rows(self) -> ObservedRows:
+        nothing = np.zeros((3, 0), np.int64)
+        parts = [(each.clusters, each.codes, _strata_of(each)) for each in self.duplicates or ()]
+        return ObservedRows(*np.concatenate([nothing, *(np.array(part, np.int64) for part in parts)], axis=1))
 
 
 @dataclass(frozen=True)
@@ -138,10 +181,12 @@ def count_pairs(
     grid: Grid,
     cells: Sequence[PairedCell],
     clusters: Mapping[str, SequenceClusters] | None = None,
+    probabilities: Sequence[float] = (),
 ) -> PairCounts:
     """The joint counts of two runs' `scores` tables, read once, however each is cut into tables.
 
-    `clusters` names the duplicates by group. StoreError, naming the row, where the tables do not tell of the
+    `clusters` names the duplicates by group, `probabilities` those with which sequences of mode `two-phase` are graded.
+    StoreError, naming the row, where the tables do not tell of the
     same sequences in the same order, lack match bits or have another grid.
     """
     _check_cells(cells, grid)
@@ -149,7 +194,7 @@ def count_pairs(
     start = 0
     for one, other in _side_by_side(tables_from, tables_to, len(grid.contexts)):
         _check_same_sequences(one, other, grid, start)
-        for stratum, tally in _tally(one, other, grid, cells, clusters):
+        for stratum, tally in _tally(one, other, grid, cells, clusters=clusters, probabilities=probabilities):
             total[stratum] = total[stratum] + tally if stratum in total else tally
         start += one.num_rows
     return PairCounts(dict(sorted(total.items(), key=_rank)))
@@ -160,9 +205,13 @@ def _rank(item: tuple[PairStratum, PairTally]) -> tuple[bool, str, PairedCell]:
     return group != "member", group, cell
 
 
-def _known(counts: IntArray | None) -> IntArray:
+def _known(counts: T | None) -> T:
     assert counts is not None
     return counts
+
+
+def _strata_of(rows: DuplicateRows) -> NDArray[np.int8]:
+    return np.full(len(rows.codes), -1, np.int8) if rows.strata is None else rows.strata
 
 
 def _check_cells(cells: Sequence[PairedCell], grid: Grid) -> None:
@@ -217,12 +266,13 @@ def _tally(
     other: pa.Table,
     grid: Grid,
     cells: Sequence[PairedCell],
+    *,
     clusters: Mapping[str, SequenceClusters] | None,
+    probabilities: Sequence[float],
 ) -> Iterator[tuple[PairStratum, PairTally]]:
-    num_contexts, num_lengths = len(grid.contexts), len(grid.continuations)
-    scores_SCN, scores_other_SCN = (
-        num_matched(table, grid).reshape(-1, num_contexts, num_lengths) for table in (one, other)
-    )
+    num_contexts = len(grid.contexts)
+    from_, to = (_read_side(table, grid, probabilities) for table in (one, other))
+    sides = _Sides(from_, to, len(set(probabilities)))
     group_S = one.column("group").to_numpy()[::num_contexts]
     ids_S = one.column("sequence_id").to_numpy()[::num_contexts]
     repeats = one.column("num_repeats")
@@ -231,16 +281,54 @@ def _tally(
         chosen_S = np.flatnonzero(group_S == group)
         known = None if clusters is None else _duplicates_among(clusters_of(clusters, group).look_up(ids_S[chosen_S]))
         for cell in cells:
-            matched_S = _at(scores_SCN, chosen_S, grid, cell.context_from, cell.continuation_from)
-            matched_other_S = _at(scores_other_SCN, chosen_S, grid, cell.context_to, cell.continuation_to)
-            if min(matched_S.min(), matched_other_S.min()) < 0:  # an import without this cell
+            where = sides.at(chosen_S, grid, cell)
+            if not probabilities and where.place_S.min() < 0:  # an import without this cell
                 continue
             weights_S = None if repeats_S is None else repeats_S[chosen_S]
-            yield PairStratum(group, cell), _tally_cell(matched_S, matched_other_S, cell, weights_S, known)
+            yield PairStratum(group, cell), _tally_cell(where, cell, weights_S, known, sides.num_probabilities)
 
 
-def _at(scores_SCN: IntArray, chosen_S: IntArray, grid: Grid, context: int, continuation: int) -> IntArray:
-    return scores_SCN[chosen_S, grid.contexts.index(context), grid.continuations.index(continuation)]
+class _Side(NamedTuple):
+    """What a run says of S sequences; -1 for unknown scores."""
+
+    scores_SCN: IntArray
+    decided_SCN: IntArray
+    """By the first mismatch alone; the scores themselves but in mode `two-phase`."""
+    probability_S: IntArray
+    """Index of the probability with which it is graded."""
+
+    def at(
+        self, chosen_S: IntArray, grid: Grid, context: int, continuation: int
+    ) -> tuple[IntArray, IntArray, IntArray]:
+        """Scores, decided scores and probabilities of some sequences at a cell."""
+        place = chosen_S, grid.contexts.index(context), grid.continuations.index(continuation)
+        return self.scores_SCN[place], self.decided_SCN[place], self.probability_S[chosen_S]
+
+
+class _Sides(NamedTuple):
+    one: _Side
+    other: _Side
+    num_probabilities: int
+
+    def at(self, chosen_S: IntArray, grid: Grid, cell: PairedCell) -> OpenSides:
+        """Where some sequences stand in a cell."""
+        one = self.one.at(chosen_S, grid, cell.context_from, cell.continuation_from)
+        other = self.other.at(chosen_S, grid, cell.context_to, cell.continuation_to)
+        scores, decided, chances = zip(one, other, strict=True)
+        lengths = cell.continuation_from, cell.continuation_to
+        return open_sides(scores, decided, chances, lengths, num_probabilities=self.num_probabilities)
+
+
+def _read_side(table: pa.Table, grid: Grid, probabilities: Sequence[float]) -> _Side:
+    num_contexts, num_lengths = len(grid.contexts), len(grid.continuations)
+    scores_RN = num_matched(table, grid)
+    decided_RN, probability_R = scores_RN, np.zeros(len(scores_RN), np.int64)
+    if probabilities:
+        first_R1 = table.column("first_mismatch").to_numpy()[:, None]
+        decided_RN = num_known(first_R1, np.array(grid.continuations))
+        probability_R = open_rows(table, probabilities).stratum_R
+    shape = (-1, num_contexts, num_lengths)
+    return _Side(scores_RN.reshape(shape), decided_RN.reshape(shape), probability_R[::num_contexts])
 
 
 class _Known(NamedTuple):
@@ -257,20 +345,55 @@ def _duplicates_among(membership: Membership) -> _Known:
 
 
 def _tally_cell(
-    one_S: IntArray, other_S: IntArray, cell: PairedCell, weights_S: IntArray | None, known: _Known | None
+    where: OpenSides, cell: PairedCell, weights_S: IntArray | None, known: _Known | None, num_probabilities: int
 ) -> PairTally:
     shape = cell.continuation_from + 1, cell.continuation_to + 1
-    place_S = one_S * shape[1] + other_S
+    is_decided_S = where.stratum_S < 0
 
-    def joint(chosen_S: IntArray, weights_S: IntArray | None = None) -> IntArray:
-        counts = np.bincount(chosen_S, weights=weights_S, minlength=shape[0] * shape[1])
+    def joint(chosen_S: NDArray[np.bool_], weights_S: IntArray | None = None) -> IntArray:
+        weights = None if weights_S is None else weights_S[chosen_S]
+        counts = np.bincount(where.place_S[chosen_S], weights=weights, minlength=shape[0] * shape[1])
         return counts.astype(np.int64).reshape(shape)
 
-    copies = None if weights_S is None else joint(place_S, weights_S)
+    copies = None if weights_S is None else joint(is_decided_S, weights_S)
+    open_pairs = None
+    if num_probabilities:
+        open_pairs = _open_pairs(where, weights_S, known, NUM_KINDS * num_probabilities, shape[0] * shape[1])
     if known is None:
-        return PairTally(rows=joint(place_S), copies=copies, unique=None, duplicates=None)
-    from_D, to_D = one_S[known.shared_D], other_S[known.shared_D]
-    codes_D = class_of_scores(shape[0] - 1)[from_D] * NUM_CLASSES + class_of_scores(shape[1] - 1)[to_D]
-    duplicates = (DuplicateRows(known.cluster_D, codes_D.astype(np.uint8)),) if len(codes_D) else ()
-    unique = joint(place_S[known.leads_S])
-    return PairTally(rows=joint(place_S), copies=copies, unique=unique, duplicates=duplicates)
+        return PairTally(rows=joint(is_decided_S), copies=copies, unique=None, duplicates=None, open=open_pairs)
+    rows = _duplicate_rows(where, cell, known)
+    return PairTally(
+        rows=joint(is_decided_S),
+        copies=copies,
+        unique=joint(is_decided_S & known.leads_S),
+        duplicates=(rows,) if len(rows.codes) else (),
+        open=open_pairs,
+    )
+
+
+def _open_pairs(
+    where: OpenSides, weights_S: IntArray | None, known: _Known | None, num_strata: int, num_places: int
+) -> OpenPairs:
+    """The open ones of some sequences."""
+
+    def count(stratum_S: IntArray, place_S: IntArray) -> OpenCounts:
+        return count_open(stratum_S, place_S, num_strata=num_strata, num_places=num_places)
+
+    leads = None if known is None else count(where.stratum_S[known.leads_S], where.place_S[known.leads_S])
+    copies = None
+    if weights_S is not None:
+        is_graded_S = (where.stratum_S >= 0) & (where.place_S >= 0)
+        cells_S = (where.stratum_S * num_places + where.place_S)[is_graded_S]
+        copies = np.bincount(cells_S, weights=weights_S[is_graded_S], minlength=num_strata * num_places)
+        copies = copies.astype(np.int64).reshape(num_strata, num_places)
+    return OpenPairs(count(where.stratum_S, where.place_S), leads, copies)
+
+
+def _duplicate_rows(where: OpenSides, cell: PairedCell, known: _Known) -> DuplicateRows:
+    """The rows with duplicates whose class is known."""
+    place_D, stratum_D = where.place_S[known.shared_D], where.stratum_S[known.shared_D]
+    is_known_D = place_D >= 0
+    from_D, to_D = np.divmod(place_D[is_known_D], cell.continuation_to + 1)
+    codes_D = class_of_scores(cell.continuation_from)[from_D] * NUM_CLASSES
+    codes_D += class_of_scores(cell.continuation_to)[to_D]
+    return DuplicateRows(known.cluster_D[is_known_D], codes_D.astype(np.uint8), stratum_D[is_known_D].astype(np.int8))

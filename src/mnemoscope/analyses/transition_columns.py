@@ -53,4 +53,13 @@ PAIR_COLUMNS: Final[Mapping[str, Column]] = {
     "lift": Column(REAL, "precision / base rate; null for the others"),
 }
 
-ALL_COLUMNS: Final[Mapping[str, Column]] = {**COLUMNS, **PAIR_COLUMNS}
+ESTIMATE_COLUMNS: Final[Mapping[str, Column]] = {
+    "num_graded_from": Column(
+        COUNT,
+        "of num_from those whose levels are known in both runs; the counts are then estimates from them, rounded",
+        "sequences",
+    ),
+}
+"""Those that there are in mode `two-phase` alone."""
+
+ALL_COLUMNS: Final[Mapping[str, Column]] = {**COLUMNS, **PAIR_COLUMNS, **ESTIMATE_COLUMNS}

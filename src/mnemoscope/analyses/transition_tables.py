@@ -16,6 +16,7 @@ from mnemoscope.analyses.levels import LEVELS, NUM_LEVELS
 from mnemoscope.analyses.paired_strata import (
     PAIR,
     RATE,
+    Counts,
     PairedStratum,
     everyone,
     find_twins,
@@ -24,8 +25,8 @@ from mnemoscope.analyses.paired_strata import (
     rate,
     share_of,
     small_levels,
+    whole,
 )
-from mnemoscope.analyses.pairs import IntArray
 from mnemoscope.analyses.transition_columns import ALL_COLUMNS
 from mnemoscope.intervals import FloatArray
 
@@ -42,6 +43,8 @@ LEVEL_COLUMNS = (
     *("num_to", "inverse_share", "inverse_low", "inverse_high", "inverse_small_stratum"),
     *("noise_share", "interval_method", "note"),
 )
+GRADED_COLUMN: Final = "num_graded_from"
+"""Where counts are estimates."""
 SCORE_COLUMNS = (*PAIR, "num_matched_from", "num_matched_to", "num_chosen", "num_unique", "num_copies")
 TEST_COLUMNS = (
     *(*PAIR, "test", "statistic", "degrees_of_freedom", "num_fell", "num_rose"),
@@ -58,7 +61,8 @@ def level_table(strata: Sequence[PairedStratum], level: float) -> pa.Table:
     """Level by level: counts, P(to | from) and P(from | to) with intervals, beside the twin's share."""
     floors = find_twins(strata)
     rows = [row for item in strata for row in _level_rows(item, floors.get(place_of(item)), level)]
-    return make_table(LEVEL_COLUMNS, rows, ALL_COLUMNS)
+    is_estimated = any(item.counts.second is not None for item in strata)
+    return make_table((*LEVEL_COLUMNS, *((GRADED_COLUMN,) if is_estimated else ())), rows, ALL_COLUMNS)
 
 
 def score_table(strata: Sequence[PairedStratum]) -> pa.Table:
@@ -101,29 +105,37 @@ def _level_rows(item: PairedStratum, twin: PairedStratum | None, level: float) -
     copies = None if item.tally.copies is None else merge_classes(agreement.merge_scores(item.tally.copies))
     num_from, num_to = counts.sum(axis=1).tolist(), counts.sum(axis=0).tolist()
     small_from, small_to = small_levels(item)
+    known_from = _known_levels(item).sum(axis=1).tolist()
     for i, j in np.ndindex(NUM_LEVELS, NUM_LEVELS):
-        count = int(counts[i, j])
+        count = float(counts[i, j])
         yield {
             **item.keys,
             "level_from": LEVELS[i],
             "level_to": LEVELS[j],
-            "num_chosen": count,
-            "num_unique": None if unique is None else int(unique[i, j]),
-            "num_copies": None if copies is None else int(copies[i, j]),
-            "num_from": num_from[i],
+            "num_chosen": whole(count),
+            "num_unique": None if unique is None else whole(unique[i, j]),
+            "num_copies": None if copies is None else whole(copies[i, j]),
+            "num_from": whole(num_from[i]),
             "share": share_of(count, num_from[i]),
             "share_low": float(forward.low[i, j]),
             "share_high": float(forward.high[i, j]),
             "small_stratum": small_from[i],
-            "num_to": num_to[j],
+            "num_to": whole(num_to[j]),
             "inverse_share": share_of(count, num_to[j]),
             "inverse_low": float(inverse.low[i, j]),
             "inverse_high": float(inverse.high[i, j]),
             "inverse_small_stratum": small_to[j],
-            "noise_share": None if floor is None else share_of(int(floor[i, j]), int(floor[i].sum())),
+            "noise_share": None if floor is None else share_of(float(floor[i, j]), float(floor[i].sum())),
             "interval_method": forward.method,
             "note": EMPTY if not num_from[i] else SMALL if small_from[i] else None,
+            GRADED_COLUMN: known_from[i],
         }
+
+
+def _known_levels(item: PairedStratum) -> Counts:
+    """Rows by level whose levels are known, int64 [L, L]: all, but where they are estimates."""
+    second = item.counts.second
+    return item.levels if second is None else merge_classes(second.observed_C.reshape(item.rows.shape))
 
 
 def _score_rows(item: PairedStratum) -> Iterator[Row]:
@@ -133,9 +145,9 @@ def _score_rows(item: PairedStratum) -> Iterator[Row]:
             **item.keys,
             "num_matched_from": i,
             "num_matched_to": j,
-            "num_chosen": int(rows[i, j]),
-            "num_unique": None if unique is None else int(unique[i, j]),
-            "num_copies": None if copies is None else int(copies[i, j]),
+            "num_chosen": whole(rows[i, j]),
+            "num_unique": None if unique is None else whole(unique[i, j]),
+            "num_copies": None if copies is None else whole(copies[i, j]),
         }
 
 
@@ -144,11 +156,12 @@ def _test_rows(item: PairedStratum) -> Iterator[dict[str, Value]]:
     classes = rows if unique is None else unique
     shared = {**item.keys, "p_symmetric_holm": None, "unit": "rows" if unique is None else "unique sequences"}
     levels = merge_classes(classes)
-    fell, rose = int(np.tril(levels, -1).sum()), int(np.triu(levels, 1).sum())
+    fell, rose = whole(np.tril(levels, -1).sum()), whole(np.triu(levels, 1).sum())
+    levels = levels if item.counts.second is None else levels * item.evidence
     moved = (levels + levels.T)[np.triu_indices(NUM_LEVELS, 1)]
     note = SPARSE if ((moved > 0) & (moved < 10)).any() else None if moved.any() else ALIKE
     yield {**shared, "test": "Bowker", "num_fell": fell, "num_rose": rose, **_test(agreement.bowker(levels), note)}
-    lost, gained = int(classes[-1, :-1].sum()), int(classes[:-1, -1].sum())
+    lost, gained = whole(classes[-1, :-1].sum()), whole(classes[:-1, -1].sum())
     test, note = agreement.mcnemar(lost, gained), ALIKE if lost + gained == 0 else None
     if item.pair.relation == "continuation":
         test, note = test._replace(p_value=None), NESTED
@@ -177,7 +190,7 @@ def _expected_rows(item: PairedStratum, null: str, expected: FloatArray, correla
     counts, num_from, num_expected = item.levels, item.levels.sum(axis=1).tolist(), expected.sum(axis=1).tolist()
     small_from, _ = small_levels(item)
     for i, j in np.ndindex(NUM_LEVELS, NUM_LEVELS):
-        count, chance = int(counts[i, j]), float(expected[i, j])
+        count, chance = float(counts[i, j]), float(expected[i, j])
         share = share_of(count, num_from[i])
         expected_share = chance / num_expected[i] if num_expected[i] > 0 else None
         yield {
@@ -186,22 +199,22 @@ def _expected_rows(item: PairedStratum, null: str, expected: FloatArray, correla
             "correlation": correlation,
             "level_from": LEVELS[i],
             "level_to": LEVELS[j],
-            "num_chosen": count,
+            "num_chosen": whole(count),
             "expected": chance,
             "share": share,
             "expected_share": expected_share,
             "share_difference": None if share is None or expected_share is None else share - expected_share,
-            "residual": (count - chance) / chance**0.5 if chance > 0 else None,
+            "residual": (count - chance) * item.evidence**0.5 / chance**0.5 if chance > 0 else None,
             "small_stratum": small_from[i],
         }
 
 
-def _changed_level(classes: IntArray) -> IntArray:
+def _changed_level(classes: Counts) -> Counts:
     levels = merge_classes(classes)
     return levels.sum(axis=(-2, -1)) - np.trace(levels, axis1=-2, axis2=-1)
 
 
-def _changed_memorized(classes: IntArray) -> IntArray:
+def _changed_memorized(classes: Counts) -> Counts:
     return classes[..., -1, :-1].sum(axis=-1) + classes[..., :-1, -1].sum(axis=-1)
 
 
@@ -215,10 +228,10 @@ def _noise_rows(item: PairedStratum, twin: PairedStratum | None, level: float) -
         yield {
             **item.keys,
             "changed": name,
-            "num_chosen": int(top(rows)),
+            "num_chosen": whole(top(rows)),
             **rate(item, top, everyone, level),
             "twin": one if other in (item.pair.run_from.label, item.pair.run_to.label) else other,
-            "noise_share": share_of(int(top(floor_rows)), int(everyone(floor_rows))),
+            "noise_share": share_of(float(top(floor_rows)), float(everyone(floor_rows))),
             "noise_low": float(floor.low),
             "noise_high": float(floor.high),
         }
