@@ -188,7 +188,8 @@ def _create(filesystem: AbstractFileSystem, path: str, content: bytes) -> None:
 
 
 def _put_unless_there(filesystem: AbstractFileSystem, path: str, content: bytes) -> None:
-    if filesystem.exists(path):
+    with suppress(FileNotFoundError):
+        filesystem.info(path)  # not `exists`, which takes any failure for absence
         raise FileExistsError(path)
     filesystem.pipe_file(path, content)
 
