@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, final
 
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mnemoscope.config import Grid, ModelConfig
 from mnemoscope.errors import ModelError
+from mnemoscope.head import Head
 from mnemoscope.identity import ModelIdentity
 
 PROBE_TOLERANCE: Final = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
@@ -54,8 +55,8 @@ class CausalLM:
         self.identity = identity
         self.device: torch.device = next(network.parameters()).device
         self.config: Any = network.config.get_text_config()
-        self._head = _find_head(network, identity.dtype)
-        self.shares_keys: bool = self._head is not None and _masked_step_is_exact(self)
+        self.head: Head | None = _find_head(network, identity.dtype)
+        self.shares_keys: bool = self.head is not None and _masked_step_is_exact(self)
         """Whether decoding may branch over shared keys and values; else rollouts run whole passes."""
         self.batch_limit: int = sys.maxsize
         """Most sequences per pass that memory has been seen to allow; lowered when it runs out."""
@@ -63,7 +64,7 @@ class CausalLM:
     @property
     def has_head(self) -> bool:
         """Whether logits can be computed for picked positions alone; else `hidden_states` are whole logits."""
-        return self._head is not None
+        return self.head is not None
 
     @torch.inference_mode()
     def hidden_states(self, tokens_BT: Tensor, *, cache: Any = None) -> Tensor:
@@ -71,7 +72,7 @@ class CausalLM:
 
         Where the head cannot be told apart from the model, the states are the logits themselves, [B, T, V].
         """
-        if self._head is None:
+        if self.head is None:
             return self.network(input_ids=tokens_BT, use_cache=False).logits
         arguments = {"use_cache": False} if cache is None else {"use_cache": True, "past_key_values": cache}
         return self.network.base_model(input_ids=tokens_BT, **arguments).last_hidden_state
@@ -105,9 +106,9 @@ class CausalLM:
     @torch.inference_mode()
     def logits(self, hidden_PD: Tensor) -> Tensor:
         """Float32 logits [P, V] of picked last-layer states [P, D]."""
-        if self._head is None:
+        if self.head is None:
             return hidden_PD.to(torch.float32, copy=True)  # the caller may write into what it gets
-        return self._head(hidden_PD).float()
+        return self.head(hidden_PD).float()
 
     def may_share_keys(self, grid: Grid) -> bool:
         """Whether a grid's sequences may be decoded over shared keys: no layer looks back over fewer slots.
@@ -305,25 +306,15 @@ def _hash_state(network: Any) -> str:
     return digest.hexdigest()
 
 
-def _find_head(network: Any, dtype: str) -> Callable[[Tensor], Tensor] | None:
+def _find_head(network: Any, dtype: str) -> Head | None:
     """The map from last-layer states to logits; None where head(hidden) are not the model's logits.
 
     Besides the output embedding some architectures scale or soften their logits (Cohere, Granite, Gemma); a probe
     compares the result with the whole model's, so that an unknown variant is noticed and not trusted.
     """
-    output = network.get_output_embeddings()
-    if output is None:
+    if network.get_output_embeddings() is None:
         return None
-    config = network.config.get_text_config()
-    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
-    softcap = getattr(config, "final_logit_softcapping", None)
-
-    def head(hidden_PD: Tensor) -> Tensor:
-        logits_PV = output(hidden_PD)
-        if scale != 1.0:
-            logits_PV = logits_PV * scale
-        return logits_PV if softcap is None else torch.tanh(logits_PV / softcap) * softcap
-
+    head = Head(network)
     tokens_BT = _probe_tokens(network, length=6)
     with torch.inference_mode():
         expected = network(input_ids=tokens_BT, use_cache=False).logits

@@ -11,7 +11,7 @@ Axes: R rows with a branch, Q branches of a row (columns), S slots, C contexts, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final, Generic, NamedTuple, Protocol, TypeVar, final
+from typing import Generic, NamedTuple, Protocol, TypeVar, final
 
 import numpy as np
 import torch
@@ -20,11 +20,9 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from mnemoscope.config import Grid
+from mnemoscope.head import HeadReader, chunks
 from mnemoscope.model import CausalLM
 from mnemoscope.slots import SlotCache
-
-LOGITS_PER_CHUNK: Final = {"cpu": 1 << 22, "cuda": 1 << 27, "mps": 1 << 25}
-"""Float32 logits held at a time: on a CPU what stays near the cache, else a share of the card."""
 
 
 class Branches(NamedTuple):
@@ -64,36 +62,22 @@ Reader = TypeVar("Reader", bound=StepReader)
 class GreedyReader:
     """Reads the greedy token and its margin."""
 
-    def __init__(self, model: CausalLM, branches: Branches) -> None:
+    def __init__(self, model: CausalLM, branches: Branches, *, head: HeadReader) -> None:
         shape = len(branches.row), int(branches.num_steps.max(initial=0))
-        self._model = model
+        self._head = head
         self._tokens = torch.zeros(shape, dtype=torch.long, device=model.device)
         self._margins = torch.zeros(shape, device=model.device)
 
     def read(self, hidden_PD: Tensor, step: int) -> Tensor:
         """The greedy tokens [P]; they and their margins are kept."""
-        active = len(hidden_PD)
-        for part in chunks(self._model, active):
-            values_P2, tokens_P2 = self._model.logits(hidden_PD[part]).topk(2, dim=-1)
-            self._tokens[part, step] = greedy_token(values_P2, tokens_P2)
-            self._margins[part, step] = values_P2[:, 0] - values_P2[:, 1]
-        return self._tokens[:active, step]
+        readings = self._head.read(hidden_PD)
+        self._tokens[: len(hidden_PD), step] = readings.token_P
+        self._margins[: len(hidden_PD), step] = readings.margin_P
+        return readings.token_P
 
     def decoded(self) -> Decoded:
         """What was read, on the host."""
         return Decoded(self._tokens.cpu().numpy(), self._margins.cpu().numpy())
-
-
-def greedy_token(values_P2: Tensor, tokens_P2: Tensor) -> Tensor:
-    """The first of the two best tokens [P]; of two with equal logits the lower id, as an argmax takes it."""
-    tied_P = values_P2[:, 0] == values_P2[:, 1]
-    return torch.where(tied_P, tokens_P2.amin(-1), tokens_P2[:, 0])
-
-
-def chunks(model: CausalLM, num_positions: int) -> Iterator[slice]:
-    """Slices of picked positions, each with as many as may have float32 logits at a time."""
-    size = max(1, LOGITS_PER_CHUNK[model.device.type] // model.identity.vocab_size)
-    return (slice(first, min(first + size, num_positions)) for first in range(0, num_positions, size))
 
 
 @final

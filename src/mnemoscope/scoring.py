@@ -13,21 +13,21 @@ C contexts, N continuations, n index in the continuation (0 .. n_max-1), P picke
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from mnemoscope.config import Grid, Mode
 from mnemoscope.errors import ScoringError
 from mnemoscope.facts import MatchFacts
+from mnemoscope.head import HeadReader
 from mnemoscope.memory import within_memory
 from mnemoscope.model import CausalLM
-from mnemoscope.rollouts import Branches, Decoded, GreedyReader, Rollouts, chunks, greedy_token
+from mnemoscope.rollouts import Branches, Decoded, GreedyReader, Rollouts
 
 ChooseRows = Callable[[slice, NDArray[np.int32]], NDArray[np.bool_]]
 """Rows of the call and their first mismatches, int32 [B, C] -> which of them are decoded, bool [B]."""
@@ -39,9 +39,9 @@ class _Judged(NamedTuple):
     hit_BJ: NDArray[np.bool_]
     log_probability_BJ: NDArray[np.float32]
     margin_BJ: NDArray[np.float32]
-    """Top-1 to top-2 margin in logits; at a miss only where it is the first after some context, else infinite."""
+    """Top-1 to top-2 margin in logits."""
     choice_BJ: NDArray[np.int64]
-    """The greedy token: the true one at a hit, the model's at a first mismatch, undefined elsewhere."""
+    """The greedy token."""
 
 
 class _Paths:
@@ -174,12 +174,13 @@ def _score_batches(
     model: CausalLM, tokens_RW: NDArray[np.int64], paths: _Paths, choose: ChooseRows | None, *, batch_size: int
 ) -> Iterator[int]:
     """Fill `paths` batch by batch, yielding each batch's number of sequences."""
-    grid = paths.grid
-    rollouts = Rollouts(model, tokens_RW, grid, GreedyReader, batch_size=batch_size) if paths.mode == "graded" else None
+    grid, head = paths.grid, HeadReader(model)
+    make_reader = partial(GreedyReader, head=head)
+    rollouts = Rollouts(model, tokens_RW, grid, make_reader, batch_size=batch_size) if paths.mode == "graded" else None
     for first_row in range(0, len(tokens_RW), batch_size):
         tokens_BW = tokens_RW[first_row : first_row + batch_size]
         cache = None if rollouts is None else rollouts.new_cache()
-        judged = _judge(model, tokens_BW, grid, cache=cache, first_row=first_row)
+        judged = _judge(model, head, tokens_BW, grid, cache=cache, first_row=first_row)
         paths.take(judged, first_row)
         if rollouts is not None:
             branches = find_branches(judged.hit_BJ, judged.choice_BJ, grid, first_row=first_row)
@@ -194,70 +195,23 @@ def _score_batches(
 
 @torch.inference_mode()
 def _judge(
-    model: CausalLM, tokens_BW: NDArray[np.int64], grid: Grid, *, cache: DynamicCache | None, first_row: int
+    model: CausalLM,
+    head: HeadReader,
+    tokens_BW: NDArray[np.int64],
+    grid: Grid,
+    *,
+    cache: DynamicCache | None,
+    first_row: int,
 ) -> _Judged:
-    """The teacher-forced pass: is the truth the greedy choice, how probable, and by what margin."""
+    """The teacher-forced pass: what the greedy choice is, by what margin, and how probable the truth."""
     first_position = grid.contexts[0]
     tokens = torch.from_numpy(tokens_BW).to(model.device)
     hidden_BJD = model.hidden_states(tokens[:, :-1], cache=cache)[:, first_position - 1 :]
     truth_BJ = tokens[:, first_position:]
-    hit_P, log_probability_P, margin_P = _read_truth(model, hidden_BJD.flatten(0, 1), truth_BJ.flatten())
-    hit_BJ = hit_P.view(truth_BJ.shape).cpu().numpy()
-    margin_BJ = margin_P.view(truth_BJ.shape).cpu().numpy()
-    choice_BJ = tokens_BW[:, first_position:].copy()
-    row_P, place_P = first_misses(hit_BJ, grid)
-    if len(row_P):
-        at = (torch.from_numpy(row_P).to(model.device), torch.from_numpy(place_P).to(model.device))
-        choice_P, miss_margin_P = _read_misses(model, hidden_BJD[at], truth_BJ[at])
-        choice_BJ[row_P, place_P], margin_BJ[row_P, place_P] = (
-            choice_P.cpu().numpy(),
-            miss_margin_P.cpu().numpy(),
-        )
-    log_probability_BJ = log_probability_P.view(truth_BJ.shape).cpu().numpy()
+    readings = head.read(hidden_BJD.flatten(0, 1), truth_BJ.flatten())
+    choice_BJ, margin_BJ, log_probability_BJ = (facts.view(truth_BJ.shape).cpu().numpy() for facts in readings)
     _check_finite(log_probability_BJ, first_row=first_row, first_position=first_position)
-    return _Judged(hit_BJ, log_probability_BJ, margin_BJ, choice_BJ)
-
-
-def _read_truth(model: CausalLM, hidden_PD: Tensor, truth_P: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Whether the truth has the largest logit, its log-probability, its margin (infinite where it is no hit); all [P].
-
-    A chunk of logits at a time, each read three times: for its largest value, its normaliser, and its largest value
-    but the truth's. That is several times faster than an argmax or a top-2 of every row.
-    """
-    hits, log_probabilities, margins = [], [], []
-    for part in chunks(model, len(truth_P)):
-        logits_PV, truth_P1 = model.logits(hidden_PD[part]), truth_P[part, None]
-        truth_logit_P1 = logits_PV.gather(1, truth_P1)
-        log_probabilities.append(-F.cross_entropy(logits_PV, truth_P1[:, 0], reduction="none"))
-        rival_P1 = logits_PV.scatter_(1, truth_P1, -torch.inf).amax(1, keepdim=True)
-        hits.append(_is_greedy(truth_P1, truth_logit_P1, rival_P1, logits_PV))
-        margins.append(torch.where(hits[-1], truth_logit_P1 - rival_P1, torch.inf))
-    return torch.cat(hits)[:, 0], torch.cat(log_probabilities), torch.cat(margins)[:, 0]
-
-
-def _is_greedy(truth_P1: Tensor, truth_logit_P1: Tensor, rival_P1: Tensor, rivals_PV: Tensor) -> Tensor:
-    """Whether greedy decoding takes the truth: its logit is the largest, and of equal ones the lowest id wins."""
-    hit_P1 = truth_logit_P1 > rival_P1
-    tied_P = (truth_logit_P1 == rival_P1)[:, 0]
-    if bool(tied_P.any()):  # common in half precision only
-        hit_P1[tied_P] = truth_P1[tied_P] < rivals_PV[tied_P].argmax(-1, keepdim=True)
-    return hit_P1
-
-
-def _read_misses(model: CausalLM, hidden_PD: Tensor, truth_P: Tensor) -> tuple[Tensor, Tensor]:
-    """The greedy token and its margin at positions that are known to miss the truth; both [P].
-
-    The logits are computed anew, in another shape: at a near-tie the truth could come out on top this time, so it is
-    ruled out as the choice; the margin, near zero then, tells.
-    """
-    choices, margins = [], []
-    for part in chunks(model, len(truth_P)):
-        values_P2, tokens_P2 = model.logits(hidden_PD[part]).topk(2, dim=-1)
-        first_P = greedy_token(values_P2, tokens_P2)
-        other_P = tokens_P2.sum(-1) - first_P
-        choices.append(torch.where(first_P == truth_P[part], other_P, first_P))
-        margins.append(values_P2[:, 0] - values_P2[:, 1])
-    return torch.cat(choices), torch.cat(margins)
+    return _Judged(choice_BJ == tokens_BW[:, first_position:], log_probability_BJ, margin_BJ, choice_BJ)
 
 
 def first_misses(hit_BJ: NDArray[np.bool_], grid: Grid) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

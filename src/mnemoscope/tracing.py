@@ -21,8 +21,9 @@ from transformers.cache_utils import DynamicCache
 
 from mnemoscope.config import Grid
 from mnemoscope.errors import ModelError
+from mnemoscope.head import chunks, greedy_token
 from mnemoscope.model import CausalLM, LayerStates
-from mnemoscope.rollouts import Branches, Rollouts, chunks, greedy_token
+from mnemoscope.rollouts import Branches, Rollouts
 from mnemoscope.scoring import find_branches, first_miss, rollout_places
 
 

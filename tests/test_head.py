@@ -1,0 +1,105 @@
+"""What is read of the logits, against a brute-force reading of whole rows in double precision."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mnemoscope.head import BLOCK, TILE_POSITIONS, TILE_TOKENS, Head, HeadReader
+from mnemoscope.packing import packed_linear
+
+WIDTH = 16
+
+
+def model_over(output: nn.Module, **config: float) -> SimpleNamespace:
+    """What a reader needs of a model whose head is given."""
+    settings = SimpleNamespace(**config)
+    network = SimpleNamespace(
+        config=SimpleNamespace(get_text_config=lambda: settings), get_output_embeddings=lambda: output
+    )
+    head = Head(network)
+    identity = SimpleNamespace(vocab_size=output.out_features)
+    return SimpleNamespace(head=head, device=torch.device("cpu"), identity=identity, logits=head)
+
+
+def linear(num_tokens: int, *, bias: bool = False) -> nn.Linear:
+    torch.manual_seed(num_tokens)
+    return nn.Linear(WIDTH, num_tokens, bias=bias)
+
+
+@torch.inference_mode()
+def read(model, hidden_PD, truth_P=None):
+    """Readings as NumPy arrays."""
+    return [values.numpy() for values in HeadReader(model).read(hidden_PD, truth_P)]
+
+
+def brute_force(logits_PV: torch.Tensor, truth_P: torch.Tensor):
+    """Token, margin and log-probability from sorted rows."""
+    logits = logits_PV.double().numpy()
+    top = np.sort(logits, axis=1)
+    log_p = logits - np.log(np.exp(logits - top[:, -1:]).sum(1, keepdims=True)) - top[:, -1:]
+    return logits.argmax(1), top[:, -1] - top[:, -2], log_p[np.arange(len(logits)), truth_P.numpy()]
+
+
+@pytest.mark.parametrize("num_tokens", [2, 97, BLOCK, TILE_TOKENS, TILE_TOKENS + 1, 2 * TILE_TOKENS + 777])
+@pytest.mark.parametrize("num_positions", [1, TILE_POSITIONS + 3])
+def test_tiles_read_what_whole_rows_say(num_tokens, num_positions):
+    """Any vocabulary, of one tile or several with a short last one, and any number of positions."""
+    model = model_over(linear(num_tokens, bias=True), final_logit_softcapping=2.0, logit_scale=3.0)
+    hidden_PD = torch.randn(num_positions, WIDTH)
+    truth_P = torch.randint(0, num_tokens, (num_positions,))
+    with torch.inference_mode():
+        token, margin, log_p = brute_force(model.logits(hidden_PD), truth_P)
+    found_token, found_margin, found_log_p = read(model, hidden_PD, truth_P)
+    np.testing.assert_allclose(found_margin, margin, atol=1e-5)
+    np.testing.assert_allclose(found_log_p, log_p, atol=1e-5)
+    clear = margin > 1e-5
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(found_token[clear], token[clear])
+
+
+@pytest.mark.parametrize("tied", [(5, 6), (5, 5 + BLOCK), (5, 2 * TILE_TOKENS), (TILE_TOKENS - 1, TILE_TOKENS)])
+def test_of_equal_logits_the_lowest_id_wins_wherever_they_are(tied):
+    """Two tokens share the largest logit, in one block, in two, in two tiles: the lower id, with a margin of 0."""
+    output = linear(2 * TILE_TOKENS + 5)
+    with torch.no_grad():
+        output.weight.clamp_(-0.1, 0.1)
+        output.weight[list(tied)] = 1.0
+    token, margin, _ = read(model_over(output), torch.ones(3, WIDTH))
+    assert token.tolist() == [tied[0]] * 3
+    assert margin.tolist() == [0.0] * 3
+
+
+def test_banned_tokens_have_no_probability_and_harm_no_other():
+    """A tile of logits of minus infinity counts for nothing; the others' probabilities sum to 1."""
+    output = linear(TILE_TOKENS + BLOCK, bias=True)
+    with torch.no_grad():
+        output.bias[:TILE_TOKENS] = -torch.inf
+    truth_P = torch.arange(TILE_TOKENS - 1, TILE_TOKENS + BLOCK)
+    token, _, log_p = read(model_over(output), torch.ones(len(truth_P), WIDTH), truth_P)
+    assert log_p[0] == -np.inf
+    assert np.exp(log_p[1:].astype(float)).sum() == pytest.approx(1, abs=1e-5)
+    assert (token >= TILE_TOKENS).all()
+
+
+def test_a_state_that_is_no_number_has_no_probability():
+    """NaN comes through, so that the caller can refuse it."""
+    hidden_PD = torch.ones(2, WIDTH)
+    hidden_PD[1, 3] = torch.nan
+    _, _, log_p = read(model_over(linear(TILE_TOKENS + 9)), hidden_PD, torch.tensor([1, 1]))
+    assert np.isnan(log_p).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("num_rows", [1, 7, 300])
+@pytest.mark.parametrize("bias", [True, False])
+def test_packed_products_are_those_of_the_layer(num_rows, bias):
+    """Any number of rows, with or without a bias, to float32 rounding."""
+    layer, rows_PI = linear(333, bias=bias), torch.randn(num_rows, WIDTH)
+    with torch.inference_mode():
+        expected = layer.double()(rows_PI.double())
+        found = packed_linear(layer.float().weight, layer.bias)(rows_PI)
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
