@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
-from mnemoscope.analyses import pairs
+from mnemoscope.analyses import side_by_side
 from mnemoscope.analyses.cluster_shares import BY_CLUSTER, BY_ROW, count_classes
 from mnemoscope.analyses.clusters import sequence_clusters
 from mnemoscope.analyses.pairs import (
@@ -123,7 +123,7 @@ def test_rows_read_few_at_a_time_count_alike(monkeypatch):
     rows = [("member", 1, *(rng.random((2, 10)) < 0.7)) for _ in range(9)]
     table, cells = scores_table(rows), context_cells(GRID)
     whole = count_pairs([table], [table], grid=GRID, cells=cells)
-    monkeypatch.setattr(pairs, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(side_by_side, "ROWS_AT_ONCE", 3)
     assert flattened(count_pairs([table], [table], grid=GRID, cells=cells), "rows") == flattened(whole, "rows")
 
 

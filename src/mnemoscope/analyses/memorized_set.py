@@ -77,14 +77,14 @@ MEASURES: Final[tuple[tuple[str, Sum, Sum], ...]] = (
 
 def fate_table(strata: Sequence[PairedStratum], level: float) -> pa.Table:
     """What became of the memorized set: kept, lost, gained, new."""
-    return make_table(FATE_COLUMNS, [row for item in strata for row in _fate_rows(item, level)], ALL_COLUMNS)
+    return make_table(FATE_COLUMNS, [row for item in strata for row in _fate_rows(item.memorized, level)], ALL_COLUMNS)
 
 
 def prediction_table(strata: Sequence[PairedStratum], level: float) -> pa.Table:
     """How well the first run's memorized set predicts the second's, for pairs of models."""
     models = [item for item in strata if item.pair.relation in ("size", "step", "final")]
     return make_table(
-        PREDICTION_COLUMNS, [row for item in models for row in _prediction_rows(item, level)], ALL_COLUMNS
+        PREDICTION_COLUMNS, [row for item in models for row in _prediction_rows(item.memorized, level)], ALL_COLUMNS
     )
 
 

@@ -67,6 +67,9 @@ class ResolvedTally(NamedTuple):
     copies: NDArray[Any] | None
     unique: NDArray[Any] | None
     classes: ClassCounts
+    """By class in the one run x 6 + class in the other."""
+    memorized: ResolvedTally | None = None
+    """Counts by full match or not, [2, 2], where the others are estimated."""
 
 
 def open_sides(
@@ -92,6 +95,8 @@ def resolve(
     decided_unique: IntArray | None,
     open_pairs: OpenPairs,
     observed: ObservedRows,
+    *,
+    memorized: ResolvedTally | None,
 ) -> ResolvedTally | None:
     """The estimates; None where nobody was graded of those who are open."""
     shape = decided_rows.shape
@@ -117,7 +122,7 @@ def resolve(
         weights_D,
         second=second,
     )
-    return ResolvedTally(estimated, copies, unique, classes)
+    return ResolvedTally(estimated, copies, unique, classes, memorized)
 
 
 def _second_phase(

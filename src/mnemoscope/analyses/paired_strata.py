@@ -68,6 +68,11 @@ class PairedStratum(NamedTuple):
     tally: ResolvedTally
 
     @property
+    def memorized(self) -> PairedStratum:
+        """The same for what hangs on full matches alone: counted, even where scores are estimated."""
+        return self if self.tally.memorized is None else self._replace(tally=self.tally.memorized)
+
+    @property
     def counts(self) -> ClassCounts:
         """By class in the one run x 6 + class in the other."""
         return self.tally.classes

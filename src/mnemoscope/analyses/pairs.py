@@ -28,12 +28,12 @@ from mnemoscope.analyses.pair_phases import (
     resolve,
 )
 from mnemoscope.analyses.second_phase import OpenCounts, count_open, open_rows
+from mnemoscope.analyses.side_by_side import check_same_sequences, side_by_side
 from mnemoscope.config import Grid
-from mnemoscope.errors import ConfigError, StoreError
+from mnemoscope.errors import ConfigError
 from mnemoscope.identity import RunIdentity
 from mnemoscope.shards import num_known, num_matched
 
-ROWS_AT_ONCE = 1 << 16
 COLUMNS = ("sequence_id", "group", "context", "offset", "num_repeats", "first_mismatch", "matched")
 """The columns of `scores` that are read here."""
 IMPORTED_COLUMNS = ("sequence_id", "group", "context", "num_repeats", "num_matched")
@@ -87,14 +87,19 @@ class PairTally:
     """In parts, as they were read, and joined only when they are asked for; None where clusters were not given."""
     open: OpenPairs | None = None
     """Sequences that are open on one side or both, in mode `two-phase`."""
+    memorized: PairTally | None = None
+    """The same by full match or not, 1 or 0, of which the first phase of mode `two-phase` leaves nothing open; None in
+    other modes.
+    """
 
     def __add__(self, other: PairTally) -> PairTally:
         if (self.unique is None) != (other.unique is None):
             raise ConfigError("counts with and without clusters cannot be added; expected one kind")
         copies = None if self.copies is None or other.copies is None else self.copies + other.copies
-        is_open = self.open is not None and other.open is not None
         added = replace(self, rows=self.rows + other.rows, copies=copies)
-        added = replace(added, open=_known(self.open) + _known(other.open)) if is_open else added
+        if self.open is not None:
+            both = _known(self.memorized) + _known(other.memorized)
+            added = replace(added, open=self.open + _known(other.open), memorized=both)
         if self.duplicates is None or other.duplicates is None:
             return added
         unique = _known(self.unique) + _known(other.unique)
@@ -105,7 +110,8 @@ class PairTally:
         if self.open is None or not self.open.rows.is_complete:
             observed = self._observed_rows()
             if self.open is not None:
-                return resolve(self.rows, self.copies, self.unique, self.open, observed)
+                memorized = None if self.memorized is None else self.memorized.resolved()
+                return resolve(self.rows, self.copies, self.unique, self.open, observed, memorized=memorized)
             unique = None if self.unique is None else merge_scores(self.unique).ravel()
             classes = count_classes(merge_scores(self.rows).ravel(), unique, observed.clusters_D, observed.codes_D)
             return ResolvedTally(self.rows, self.copies, self.unique, classes)
@@ -192,8 +198,8 @@ def count_pairs(
     _check_cells(cells, grid)
     total: dict[PairStratum, PairTally] = {}
     start = 0
-    for one, other in _side_by_side(tables_from, tables_to, len(grid.contexts)):
-        _check_same_sequences(one, other, grid, start)
+    for one, other in side_by_side(tables_from, tables_to, len(grid.contexts)):
+        check_same_sequences(one, other, grid, start)
         for stratum, tally in _tally(one, other, grid, cells, clusters=clusters, probabilities=probabilities):
             total[stratum] = total[stratum] + tally if stratum in total else tally
         start += one.num_rows
@@ -221,46 +227,6 @@ def _check_cells(cells: Sequence[PairedCell], grid: Grid) -> None:
             raise ConfigError(f"{cell}: outside the grid; expected contexts {grid.contexts}, n {grid.continuations}")
 
 
-def _side_by_side(
-    tables_from: Iterable[pa.Table], tables_to: Iterable[pa.Table], num_contexts: int
-) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Pieces of equal length, whole sequences each; StoreError where one side has more rows."""
-    left, right = _pieces(tables_from), _pieces(tables_to)
-    at_once = max(ROWS_AT_ONCE // num_contexts, 1) * num_contexts
-    one, other = next(left, None), next(right, None)
-    while one is not None and other is not None:
-        size = min(one.num_rows, other.num_rows, at_once)
-        yield one.slice(0, size), other.slice(0, size)
-        one = one.slice(size) if size < one.num_rows else next(left, None)
-        other = other.slice(size) if size < other.num_rows else next(right, None)
-    if one is not None or other is not None:
-        longer = "first" if one is not None else "second"
-        raise StoreError(f"the {longer} run has more rows than the other; expected two runs over the same sequences")
-
-
-def _pieces(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    return (table for table in tables if table.num_rows)
-
-
-def _check_same_sequences(one: pa.Table, other: pa.Table, grid: Grid, start: int) -> None:
-    expected = np.resize(np.asarray(grid.contexts), one.num_rows)
-    for table in (one, other):
-        wrong = np.flatnonzero(table.column("context").to_numpy() != expected)
-        if wrong.size or table.num_rows % len(grid.contexts):
-            row = start + int(wrong[0] if wrong.size else table.num_rows)
-            raise StoreError(f"row {row}: not in the order of the contexts {list(grid.contexts)}; expected that grid")
-    for name in ("sequence_id", "offset", "group"):
-        if name in one.column_names and name in other.column_names:
-            here, there = (table.column(name).to_numpy() for table in (one, other))
-            wrong = np.flatnonzero(here != there)
-            if wrong.size:
-                row = int(wrong[0])
-                raise StoreError(
-                    f"row {start + row}: {name} {here[row]} in the first run, {there[row]} in the second; "
-                    "expected two runs over the same sequences in the same order"
-                )
-
-
 def _tally(
     one: pa.Table,
     other: pa.Table,
@@ -285,7 +251,12 @@ def _tally(
             if not probabilities and where.place_S.min() < 0:  # an import without this cell
                 continue
             weights_S = None if repeats_S is None else repeats_S[chosen_S]
-            yield PairStratum(group, cell), _tally_cell(where, cell, weights_S, known, sides.num_probabilities)
+            tally = _tally_cell(where, cell, weights_S, known, sides.num_probabilities)
+            if probabilities:
+                whole = sides.full_at(chosen_S, grid, cell)
+                full = cell._replace(continuation_from=1, continuation_to=1)
+                tally = replace(tally, memorized=_tally_cell(whole, full, weights_S, known, 0))
+            yield PairStratum(group, cell), tally
 
 
 class _Side(NamedTuple):
@@ -317,6 +288,13 @@ class _Sides(NamedTuple):
         scores, decided, chances = zip(one, other, strict=True)
         lengths = cell.continuation_from, cell.continuation_to
         return open_sides(scores, decided, chances, lengths, num_probabilities=self.num_probabilities)
+
+    def full_at(self, chosen_S: IntArray, grid: Grid, cell: PairedCell) -> OpenSides:
+        """The same by full match or not, which is decided of all."""
+        _, one_S, _ = self.one.at(chosen_S, grid, cell.context_from, cell.continuation_from)
+        _, other_S, _ = self.other.at(chosen_S, grid, cell.context_to, cell.continuation_to)
+        place_S = 2 * (one_S == cell.continuation_from) + (other_S == cell.continuation_to)
+        return OpenSides(np.full(len(chosen_S), -1), place_S)
 
 
 def _read_side(table: pa.Table, grid: Grid, probabilities: Sequence[float]) -> _Side:

@@ -161,7 +161,9 @@ def _test_rows(item: PairedStratum) -> Iterator[dict[str, Value]]:
     moved = (levels + levels.T)[np.triu_indices(NUM_LEVELS, 1)]
     note = SPARSE if ((moved > 0) & (moved < 10)).any() else None if moved.any() else ALIKE
     yield {**shared, "test": "Bowker", "num_fell": fell, "num_rose": rose, **_test(agreement.bowker(levels), note)}
-    lost, gained = whole(classes[-1, :-1].sum()), whole(classes[:-1, -1].sum())
+    full = item.memorized
+    classes = full.rows if full.unique is None else full.unique
+    lost, gained = int(classes[-1, :-1].sum()), int(classes[:-1, -1].sum())
     test, note = agreement.mcnemar(lost, gained), ALIKE if lost + gained == 0 else None
     if item.pair.relation == "continuation":
         test, note = test._replace(p_value=None), NESTED
@@ -222,6 +224,8 @@ def _noise_rows(item: PairedStratum, twin: PairedStratum | None, level: float) -
     if twin is None:
         return
     for name, top in (("level", _changed_level), ("memorized", _changed_memorized)):
+        if name == "memorized":
+            item, twin = item.memorized, twin.memorized
         rows, floor_rows = item.rows, twin.rows
         floor = intervals_of(twin, top, everyone, level)
         one, other = twin.pair.run_from.label, twin.pair.run_to.label
