@@ -205,7 +205,7 @@ def _workers_below(process: Path) -> list[Path]:
 
 
 def _is_worker(command: bytes) -> bool:
-    return b"spawn_main" in command or command.startswith(b"ray::_Actor")
+    return b"spawn_main" in command or command.startswith(b"ray::Actor")
 
 
 def measure(case: Case, folder: Path) -> dict[str, float]:

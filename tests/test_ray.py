@@ -96,7 +96,7 @@ def actors_of(ancestor: int) -> list[int]:
             title = Path(f"/proc/{pid}/cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if title.startswith(b"ray::_Actor"):
+        if title.startswith(b"ray::Actor"):
             pids.append(pid)
     return pids
 
@@ -158,9 +158,26 @@ def test_actors_divide_the_cores_and_say_nothing_to_others(cluster, tmp_path, mo
         assert [(each["OMP_NUM_THREADS"], each["OMP_WAIT_POLICY"]) for each in found] == [(expected, "PASSIVE")] * 2
 
 
+def test_actors_wait_for_the_next_stage(cluster, tmp_path):
+    """A study's stages share actors, which import and connect once; each stage has a worker of its own recipe, and
+    actors end with their engine.
+    """
+    engine, tasks, others = RayEngine(workers=2), [Number(value) for value in range(4)], set(actors_of(os.getpid()))
+    stages = [tmp_path / "first", tmp_path / "second"]
+    for folder in stages:
+        folder.mkdir()
+        assert sorted(engine.run(tasks, Squares(folder), lambda task, number: None)) == [0, 1, 4, 9]
+    assert len(begun(stages[0]) | begun(stages[1])) == 2
+    del engine
+    deadline = time.monotonic() + 30
+    while set(actors_of(os.getpid())) - others and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert set(actors_of(os.getpid())) - others == set()
+
+
 def test_actors_of_other_versions_are_refused(cluster, tmp_path, monkeypatch):
     """What follows from another torch than the driver's is not written."""
-    monkeypatch.setattr(ray_engine, "_versions", lambda: {"torch": "1.0"})
+    monkeypatch.setattr(ray_engine, "versions", lambda: {"torch": "1.0"})
     with pytest.raises(EngineError, match=r"torch 2\S+ is installed there, 1.0 here; expected the same versions"):
         run([Number(1)], tmp_path)
     assert begun(tmp_path) == set()

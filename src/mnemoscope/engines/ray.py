@@ -1,6 +1,7 @@
 """Ray: tasks over the devices of one machine or of many; an actor that dies is replaced, and its task is done again.
 
-An actor holds one worker, takes one task at a time, and says now and then how far it is. The driver hands a task only
+An actor holds one worker, takes one task at a time, and says now and then how far it is; between the stages of a
+study it waits for the next worker's recipe. The driver hands a task only
 to an actor that has answered, so that one that waits for a place in the cluster holds nothing up. Everything crosses
 as pickled bytes: what Ray itself unpickles is read-only. Nothing is detached: actors end with their driver.
 """
@@ -11,24 +12,27 @@ import logging
 import os
 import pickle
 import re
-import socket
+import threading
 import time
+import uuid
+import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
-from typing import Any, Final, Generic, Literal, NamedTuple, final
+from typing import Any, Final, Generic, Literal, final
 
 from mnemoscope.engines import ResultT, TaskT, WorkerFactory
+from mnemoscope.engines.actor import Actor, Answer, News, pickled, versions
 from mnemoscope.engines.addresses import CHECK_SECONDS, START_SECONDS, answers, check_address, place_of
 from mnemoscope.engines.cluster import Node, Share, divide
-from mnemoscope.engines.processes import MAX_DEATHS, portable
+from mnemoscope.engines.processes import MAX_DEATHS
 from mnemoscope.errors import ConfigError, EngineError
-from mnemoscope.version import __version__
 
 NEWS_SECONDS: Final = 0.5
 """Between two words of an actor on how far it is."""
+IDLE_SECONDS: Final = 60.0
+"""For an actor without work, which a study's next stage may have for it; then it gives its place back."""
 HEAD_SECONDS: Final = 30.0
 """A head that is not heard of for so long is gone; Ray itself ends the driver's process after 60, without an error."""
 ENVIRONMENT: Final = {
@@ -60,6 +64,8 @@ class RayEngine:
         self._workers: int | Literal["auto"] = workers
         self._ray = _connect(address)
         self._head = place_of(address or "") or self._ray.get_runtime_context().gcs_address
+        self._bench: _Bench[Any] = _Bench(self._ray)
+        weakref.finalize(self, self._bench.clear)  # the places of a cluster are not kept for nobody
 
     def run(
         self,
@@ -67,11 +73,13 @@ class RayEngine:
         make_worker: WorkerFactory[TaskT, ResultT],
         tell: Callable[[TaskT, int], None],
     ) -> Iterator[ResultT]:
-        """The results as they are done; every actor has been told to end when the iterator has, whatever ended it."""
+        """The results as they are done. Actors that ran out of work wait a while for the next call; those that the
+        iterator's early end finds at work are told to end.
+        """
         if not tasks:
             return
         make_worker.release()
-        crew = _Crew(self._ray, self._head, make_worker, tell, lambda: self._share(make_worker.device))
+        crew = _Crew(self._ray, self._head, make_worker, tell, lambda: self._share(make_worker.device), self._bench)
         try:
             yield from crew.work(tasks)
         finally:
@@ -82,6 +90,7 @@ class RayEngine:
         return self._share(device).per_device
 
     def _share(self, device: str) -> Share:
+        _wait_for(self._head)  # asked of a head that is gone, Ray waits a minute and ends this process without a word
         nodes = [
             Node(each["Resources"].get("CPU", 0), each["Resources"].get("GPU", 0))
             for each in self._ray.nodes()
@@ -90,69 +99,13 @@ class RayEngine:
         return divide(nodes, device, self._workers)
 
 
-class _News(NamedTuple):
-    """What an actor has to say."""
-
-    num_begun: int
-    """Tasks that it has begun, the present one among them."""
-    num_told: int
-    """Of its task."""
-    warnings: list[str]
-
-
-class _Answer(NamedTuple):
-    """What has become of a task."""
-
-    result: Any
-    error: Exception | None
-    news: _News
-
-
-@final
-class _Actor:
-    """The worker in its process; made with the first task, so that an error in making it comes back as one."""
-
-    def __init__(self, make_worker: bytes, versions: dict[str, str]) -> None:
-        self._make_worker, self._versions = make_worker, versions
-        self._worker: Callable[[Any], Any] | None = None
-        self._num_begun = self._num_told = 0
-        self._warnings: list[str] = []
-        handler = logging.Handler(logging.WARNING)
-        handler.emit = lambda record: self._warnings.append(f"{socket.gethostname()}: {record.getMessage()}")
-        logging.getLogger("mnemoscope").addHandler(handler)
-
-    def work(self, task: bytes) -> bytes:
-        """The pickled answer for a pickled task; every error is one of the answers."""
-        self._num_told = 0
-        self._num_begun += 1
-        try:
-            if self._worker is None:
-                _check_versions(self._versions)
-                self._worker = pickle.loads(self._make_worker)(self._hear)
-            assert self._worker is not None
-            result = self._worker(pickle.loads(task))
-            return _pickled(_Answer(result, None, self._news()))
-        except Exception as error:
-            return _pickled(_Answer(None, portable(error), self._news()))
-
-    def listen(self, seconds: float) -> bytes:
-        """The pickled news after a while."""
-        time.sleep(seconds)
-        return _pickled(self._news())
-
-    def _hear(self, number: int) -> None:
-        self._num_told += number
-
-    def _news(self) -> _News:
-        warnings, self._warnings = self._warnings, []
-        return _News(self._num_begun, self._num_told, warnings)
-
-
 @dataclass(eq=False)
 class _Member(Generic[TaskT]):
     """An actor, and what is expected of it."""
 
     actor: Any
+    share: Share
+    """What it holds."""
     news: Any
     """The reference of the news that it will tell."""
     answer: Any = None
@@ -164,6 +117,49 @@ class _Member(Generic[TaskT]):
     is_there: bool = False
 
 
+@final
+class _Bench(Generic[TaskT]):
+    """Actors without work, between one call of an engine and its next."""
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+        self._members: list[_Member[TaskT]] = []
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+
+    def seat(self, member: _Member[TaskT], stage: str) -> None:
+        """Have an actor that has done its part of a stage wait, for a while after the last one that came."""
+        with suppress(self._ray.exceptions.RayError):
+            member.actor.rest.remote(stage)
+        with self._lock:
+            self._members.append(member)
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = threading.Timer(IDLE_SECONDS, self.clear)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def call(self, share: Share) -> _Member[TaskT] | None:
+        """One that holds what is wanted now; those that hold something else give it back."""
+        with self._lock:
+            while self._members:
+                member = self._members.pop()
+                if member.share == share:
+                    return member
+                self._end(member)
+        return None
+
+    def clear(self) -> None:
+        """End all that wait."""
+        with self._lock:
+            while self._members:
+                self._end(self._members.pop())
+
+    def _end(self, member: _Member[TaskT]) -> None:
+        with suppress(self._ray.exceptions.RayError):
+            self._ray.kill(member.actor)
+
+
 @dataclass
 class _Crew(Generic[TaskT, ResultT]):
     """The actors, while there is something to do."""
@@ -173,11 +169,13 @@ class _Crew(Generic[TaskT, ResultT]):
     make_worker: WorkerFactory[TaskT, ResultT]
     tell: Callable[[TaskT, int], None]
     share: Callable[[], Share]
+    bench: _Bench[TaskT]
     members: list[_Member[TaskT]] = field(default_factory=list)
     waiting: deque[TaskT] = field(default_factory=deque)
     deaths: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
+        self._stage = uuid.uuid4().hex
         self._recipe = self.ray.put(self.ray.cloudpickle.dumps(self.make_worker))
         self._share = self.share()
         self._checked = self._began = time.monotonic()
@@ -196,7 +194,7 @@ class _Crew(Generic[TaskT, ResultT]):
                         self._hear(member, pickle.loads(self.ray.get(member.news)))
                     if member.answer not in ready:
                         continue
-                    answer: _Answer = pickle.loads(self.ray.get(member.answer))
+                    answer: Answer = pickle.loads(self.ray.get(member.answer))
                 except self.ray.exceptions.RayError as error:
                     self._bury(member, error)
                     continue
@@ -224,7 +222,7 @@ class _Crew(Generic[TaskT, ResultT]):
         num_busy = sum(member.task is not None for member in self.members)
         wanted = min(self._share.num_workers, len(self.waiting) + num_busy)
         variables = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(self._share.num_threads)}
-        actor_class = self.ray.remote(max_concurrency=2)(_Actor).options(
+        actor_class = self.ray.remote(max_concurrency=2)(Actor).options(
             num_cpus=self._share.num_cpus,
             num_gpus=self._share.num_gpus,
             max_restarts=0,
@@ -232,13 +230,19 @@ class _Crew(Generic[TaskT, ResultT]):
             runtime_env={"env_vars": {name: os.environ.get(name, value) for name, value in variables.items()}},
         )
         while len(self.members) < wanted:
-            actor = actor_class.remote(self._recipe, _versions())
-            self.members.append(_Member(actor, self._ask(actor, 0.0)))
+            member = self.bench.call(self._share)
+            if member is None:
+                actor = actor_class.remote(versions())
+                member = _Member[TaskT](actor, self._share, self._ask(actor, 0.0))
+                self.members.append(member)
+            else:
+                self.members.append(member)
+                self._go_on(member)
 
     def _ask(self, actor: Any, seconds: float) -> Any:
         return actor.listen.remote(seconds)
 
-    def _hear(self, member: _Member[TaskT], news: _News) -> None:
+    def _hear(self, member: _Member[TaskT], news: News) -> None:
         self._tell(member, news)
         member.news = self._ask(member.actor, NEWS_SECONDS)
         if not member.is_there:
@@ -246,7 +250,7 @@ class _Crew(Generic[TaskT, ResultT]):
             self.deaths[""] = 0
             self._go_on(member)
 
-    def _tell(self, member: _Member[TaskT], news: _News) -> None:
+    def _tell(self, member: _Member[TaskT], news: News) -> None:
         for warning in news.warnings:
             _log.warning("%s", warning)
         if member.task is not None and news.num_begun == member.num_begun:
@@ -254,15 +258,15 @@ class _Crew(Generic[TaskT, ResultT]):
             member.num_told = news.num_told
 
     def _go_on(self, member: _Member[TaskT]) -> None:
-        """The next task for an actor, or its end."""
+        """The next task for an actor, or its rest."""
         member.task = member.answer = None
         if not self.waiting:
             self.members.remove(member)
-            self.ray.kill(member.actor)
+            self.bench.seat(member, self._stage)
             return
         member.task, member.num_told = self.waiting.popleft(), 0
         member.num_begun += 1
-        member.answer = member.actor.work.remote(_pickled(member.task))
+        member.answer = member.actor.work.remote(self._stage, self._recipe, pickled(member.task))
 
     def _bury(self, member: _Member[TaskT], error: Exception) -> None:
         """Another actor for one that is gone, which takes its task; EngineError where that was tried often enough."""
@@ -292,10 +296,7 @@ class _Crew(Generic[TaskT, ResultT]):
             return
         elif now - self._missed > HEAD_SECONDS:
             self._is_head_there = False
-            raise EngineError(
-                f"the head of Ray at {self.head} has not answered for {HEAD_SECONDS:.0f} seconds; what is finished is "
-                "kept: start Ray again, then the same command"
-            )
+            raise _head_is_gone(self.head)
         else:
             return  # what the cluster has is the head's to say
         if now - self._began > START_SECONDS and not any(member.is_there for member in self.members):
@@ -307,6 +308,22 @@ class _Crew(Generic[TaskT, ResultT]):
         with suppress(EngineError):  # for the moment there is no machine at all
             self._share = self.share()
         self._hire()
+
+
+def _wait_for(head: str) -> None:
+    """EngineError where a head does not answer for long."""
+    began = time.monotonic()
+    while not answers(head):
+        if time.monotonic() - began > HEAD_SECONDS:
+            raise _head_is_gone(head)
+        time.sleep(min(1.0, CHECK_SECONDS))
+
+
+def _head_is_gone(head: str) -> EngineError:
+    return EngineError(
+        f"the head of Ray at {head} has not answered for {HEAD_SECONDS:.0f} seconds; what is finished is kept: start "
+        "Ray again, then the same command"
+    )
 
 
 def _connect(address: str | None) -> Any:
@@ -331,24 +348,6 @@ def _connect(address: str | None) -> Any:
     except Exception as error:  # whatever kind Ray takes for it
         raise EngineError(f"{address or 'Ray on this machine'}: {_first_line(error)}") from error
     return ray
-
-
-def _versions() -> dict[str, str]:
-    """The versions that facts follow from."""
-    return {"mnemoscope": __version__} | {name: version(name) for name in ("torch", "transformers")}
-
-
-def _check_versions(expected: dict[str, str]) -> None:
-    for name, wanted in expected.items():
-        if (found := _versions()[name]) != wanted:
-            raise EngineError(
-                f"{socket.gethostname()}: {name} {found} is installed there, {wanted} here; "
-                "expected the same versions on every machine"
-            )
-
-
-def _pickled(value: Any) -> bytes:
-    return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 def _last_words(name: str, error: Exception) -> str:
