@@ -84,7 +84,9 @@ def test_a_commit_of_another_run_or_shard(config, expected, folder):
 
 @pytest.mark.parametrize("num_left", [0, 1, 100])
 def test_a_torn_record_of_a_study(config, expected, folder, num_left):
-    """A torn manifest is written again; a torn study.toml or run.json is refused in one line, and stays as it is."""
+    """A torn manifest is written again; a torn study.toml or run.json is refused in one line and stays; without a
+    study.toml the same study writes it again.
+    """
     for name in ("manifest.json", "scores/tiny/run.json", "study.toml"):
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(content[:num_left])
@@ -97,5 +99,7 @@ def test_a_torn_record_of_a_study(config, expected, folder, num_left):
             run_study(config, folder)
         assert (folder / name).read_bytes() == content[:num_left]
         (folder / name).write_bytes(content)
+    (folder / "study.toml").unlink()
     run_study(config, folder)
+    assert (folder / "study.toml").read_bytes() == content
     assert_undisturbed(folder, expected)
