@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import random
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import fsspec
@@ -18,6 +21,12 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from mnemoscope import object_storage
+from mnemoscope.config import CountsConfig, StudyConfig, TracesConfig
+from mnemoscope.coverage import audit_coverage, find_derived_faults
+from mnemoscope.mirror import INDEX_FILE, Mirror
+from mnemoscope.status import read_status
+from mnemoscope.store import open_study
+from studies import make_study
 
 SECRET: Final = "not-to-be-seen-anywhere"
 BUSY: Final = (
@@ -222,6 +231,56 @@ class LateFileSystem(_OwnMemory):
         return shown if detail else [each["name"] for each in shown]
 
 
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    with s3_server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(autouse=True)
+def mirrors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where mirrors will lie on a machine that never saw a study."""
+    return another_machine(tmp_path, monkeypatch, "cache") / "mirrors"
+
+
+def another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> Path:
+    """Its cache, which is empty."""
+    monkeypatch.setenv("MNEMOSCOPE_CACHE", str(tmp_path / name))
+    return tmp_path / name
+
+
+def traced_study(place: Path) -> StudyConfig:
+    """11 members and 5 of a control in shards of 4, traced and counted: 5 shards."""
+    return make_study(place, num_rows=11, num_control=5, traces=TracesConfig(), counts=CountsConfig())
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by name."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def facts_of(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Files without what only an address has, and the manifest without its provenance."""
+    kept = {name: content for name, content in files.items() if name != INDEX_FILE and not name.startswith("models/")}
+    if "manifest.json" in kept:
+        manifest = json.loads(kept["manifest.json"])
+        manifest.pop("provenance")
+        kept["manifest.json"] = json.dumps(manifest).encode()
+    return kept
+
+
+def assert_whole(address: str, expected: dict[str, bytes]) -> None:
+    """The tables and the manifest of the study in a folder, every row once, every file what its record says."""
+    found = facts_of(stored(address))
+    assert sorted(found) == sorted(name for name in expected if not name.startswith("analyses/"))
+    assert [name for name in found if found[name] != expected[name]] == []
+    study = open_study(address)
+    assert all(audit_coverage(study, label).is_complete for label in study.runs)
+    assert not any(find_derived_faults(study).values())
+    assert Mirror.of(address).find_faults() == {}
+    assert read_status(address).is_complete
+
+
 def register() -> None:
     """Make the addresses known to fsspec."""
     for kind in (FailingFileSystem, LateFileSystem):
@@ -244,6 +303,14 @@ def stored(address: str) -> dict[str, bytes]:
     return {key[len(prefix) + 1 :]: client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
 
 
+def count_stored(address: str) -> int:
+    """How many files are at an address of the server."""
+    import boto3
+
+    bucket, _, prefix = address.removeprefix("s3://").partition("/")
+    return int(boto3.client("s3").list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/")["KeyCount"])
+
+
 def replace_stored(address: str, name: str, content: bytes | None) -> None:
     """Put other content at a name there, or take it away: what befalls a store that nobody watches."""
     filesystem, root = fsspec.core.url_to_fs(address)
@@ -255,6 +322,4 @@ def replace_stored(address: str, name: str, content: bytes | None) -> None:
 
 def environment() -> dict[str, str]:
     """That of a process which imports what this one can."""
-    import sys
-
     return os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
