@@ -21,7 +21,7 @@ from mnemoscope.config import ModelConfig, StudyConfig
 from mnemoscope.counts import plan_study_counts, write_counts
 from mnemoscope.engines import Engine, Once
 from mnemoscope.engines.local import LocalEngine
-from mnemoscope.errors import ConfigError, ModelError
+from mnemoscope.errors import ConfigError
 from mnemoscope.files import locked, remove_abandoned
 from mnemoscope.identity import ModelIdentity, RunIdentity
 from mnemoscope.manifest import remove_manifest, write_manifest
@@ -35,7 +35,8 @@ from mnemoscope.predictions import (
     write_transfer,
 )
 from mnemoscope.progress import Progress
-from mnemoscope.scorer import ScorerFactory, facts_of
+from mnemoscope.refusals import check_logits, check_sources, check_tokenizer, check_traceable
+from mnemoscope.scorer import ScorerFactory
 from mnemoscope.shards import SCORES_FORMAT, Part, ShardRange
 from mnemoscope.storage import Storage
 from mnemoscope.store import (
@@ -82,7 +83,7 @@ def run_study(
     """
     began, work = time.monotonic(), workplace(folder)
     config = resolve_paths(config, Path.cwd())
-    _check_sources(config)
+    check_sources(config)
     first = (read_study(work.storage) or config).models
     texts = Once(partial(open_texts, config, first_model=first[0]))
     job = _Job(config, texts, work, engine or LocalEngine(), progress or _say_nothing, part)
@@ -109,15 +110,6 @@ def run_study(
                 _log.warning("%s: models of its study.toml are not complete; no manifest is written", study.place)
         work.push()
     return study
-
-
-def _check_sources(config: StudyConfig) -> None:
-    """Refuse imported scores, and a model folder that is not there or not safe, before the first model is scored."""
-    from mnemoscope.model import locate
-
-    _ = config.scoring_mode
-    for model in config.models:
-        locate(model)
 
 
 class _Job(NamedTuple):
@@ -190,9 +182,9 @@ def _begin(job: _Job, model_config: ModelConfig, there: Run | None, model: Causa
     if there is None:
         for text in job.texts().values():
             check_fit(text, run.identity.weights, label=run.label)
-            _check_logits(text, run, model)
-            _check_tokenizer(text, model_config)
-        _check_traceable(job, model)
+            check_logits(text, run, model)
+            check_tokenizer(text, model_config)
+        check_traceable(job.config, model)
     with study_lock(job.storage):  # another process that adds a model forgets those that have not begun
         remove_manifest(job.storage)
         _register(job, run.label)
@@ -238,39 +230,8 @@ def _is_same_attention(storage: Storage, model: ModelConfig, stored: ModelIdenti
 
 def _traced_width(job: _Job, load: Once[CausalLM]) -> int:
     """The width of the states that a model's traces hold; ModelError where it cannot be traced."""
-    _check_traceable(job, load())
+    check_traceable(job.config, load())
     return int(load().network.get_output_embeddings().weight.shape[1])
-
-
-def _check_traceable(job: _Job, model: CausalLM) -> None:
-    """Refuse a model that the study wants traced and that cannot be."""
-    if job.config.traces is not None:
-        from mnemoscope.tracing import check_traceable
-
-        check_traceable(model, job.config.traces.context_layers)
-
-
-def _check_tokenizer(text: GroupText, config: ModelConfig) -> None:
-    """Refuse a model that was trained with another tokenizer than the text's, where both are known."""
-    from tokenizers import Tokenizer
-
-    from mnemoscope.model import find_files
-
-    folder = find_files(config)
-    own = None if folder is None else folder / "tokenizer.json"
-    if text.corpus.tokenizer is None or own is None or not own.is_file():
-        return
-    if Tokenizer.from_file(str(own)).get_vocab() != text.corpus.tokenizer.get_vocab():
-        raise ModelError(
-            f"{config.label}: its tokenizer.json gives other ids than the tokenizer of {text.config.paths[0]}; "
-            "expected models of one tokenizer in a study (set the corpus's `tokenizer`, or study the model apart)"
-        )
-
-
-def _check_logits(text: GroupText, run: Run, model: CausalLM) -> None:
-    """Refuse a model whose logits are no numbers, on one batch of a group, before anything is written."""
-    windows = text.read(text.selection.sequence_ids[: run.identity.batch_size], short_rows="skip")
-    facts_of(run, model, windows, mode="exact")
 
 
 def _load(config: ModelConfig) -> CausalLM:
