@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from mnemoscope.config import Grid
 from mnemoscope.prediction.examples import build_examples
 from mnemoscope.prediction.splits import assign_splits
 from mnemoscope.sampling import draw_sample
@@ -53,7 +54,8 @@ def test_the_split_does_not_follow_the_draw_of_the_sample(seed):
             "matched": pa.array([b"\x00"] * 4000, pa.binary(1)),
         }
     )
-    sample = draw_sample([table], context=8, continuation=8, n_max=8, per_stratum=2000, seed=seed)
+    grid = Grid(contexts=(8,), continuations=(8,))
+    sample = draw_sample([table], context=8, grid=grid, continuation=8, per_stratum=2000, seed=seed)
     split_R = assign_splits(sample.sequence_id, np.full(2000, "member"), seed=seed)
     assert abs((split_R == "test").sum() - 400) < 5 * np.sqrt(2000 * 0.2 * 0.8)
 

@@ -34,7 +34,7 @@ def score_tables(num_sequences, *, shard_rows, seed=0):
 
 def draw(tables, **changes):
     return draw_sample(
-        tables, **({"context": 8, "continuation": 4, "n_max": 10, "per_stratum": 5, "seed": 1} | changes)
+        tables, **({"context": 8, "grid": GRID, "continuation": 4, "per_stratum": 5, "seed": 1} | changes)
     )
 
 

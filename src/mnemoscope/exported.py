@@ -4,8 +4,10 @@
     scores/memorization_evals_MODEL_K_K+N_STEP.csv               idx,score of the members: sequence_id, num_matched / n
     scores-control/memorization_evals_MODEL_K_K+N_STEP.csv       the same of the control
 
-or .parquet. What `import_scores` reads from scores/ has the same num_matched. Constant memory: tables are read a row
-group at a time, scores a shard at a time. Axes: R rows, N continuations.
+or .parquet. In mode `two-phase` they have the sequences whose score is known, and inclusion_probability as a third
+column: 1 where the first mismatch decides the score. What `import_scores` reads from scores/ has the same num_matched;
+it refuses files with that column, which are of a sample. Constant memory: tables are read a row group at a time, scores
+a shard at a time. Axes: R rows, N continuations.
 """
 
 from __future__ import annotations
@@ -21,12 +23,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from mnemoscope.errors import StoreError
 from mnemoscope.files import replacing
 from mnemoscope.progress import Progress
 from mnemoscope.score_files import ScoreFileName
-from mnemoscope.shards import num_matched
+from mnemoscope.shards import num_known, num_matched
 from mnemoscope.store import GROUPS, Group, Run, Study, read_scores
 
 Format = Literal["csv", "parquet"]
@@ -35,6 +38,7 @@ FOLDERS: Final[dict[Group, str]] = {"member": "scores", "control": "scores-contr
 _SCORES: Final = pa.schema(
     [pa.field("idx", pa.int64(), nullable=False), pa.field("score", pa.float64(), nullable=False)]
 )
+_GRADED_SCORES: Final = _SCORES.append(pa.field("inclusion_probability", pa.float64(), nullable=False))
 _Write = Callable[[pa.Table], None]
 
 
@@ -105,7 +109,8 @@ def _export_scores(study: Study, folder: Path, format: Format, progress: Progres
 
 
 def _columns(run: Run) -> tuple[str, ...]:
-    return ("sequence_id", "context", "num_matched" if run.identity.mode == "imported" else "matched")
+    known = {"imported": ("num_matched",), "two-phase": ("first_mismatch", "matched", "inclusion_probability")}
+    return ("sequence_id", "context", *known.get(run.identity.mode, ("matched",)))
 
 
 class _Writers:
@@ -127,22 +132,32 @@ class _Writers:
             name = name_scores(self._study, self._run, context, continuation)
             path = (self._folder / str(name)).with_suffix(f".{self._format}")
             if path not in self._writers:
-                self._writers[path] = self._stack.enter_context(_writing(path, _SCORES, self._format))
+                self._writers[path] = self._stack.enter_context(_writing(path, rows.schema, self._format))
             self._writers[path](rows)
 
 
 def _cells(table: pa.Table, run: Run) -> Iterator[tuple[int, int, pa.Table]]:
     """Context, continuation, and their idx and score; none where an import does not say."""
-    grid = run.identity.grid
+    grid, is_two_phase = run.identity.grid, run.identity.mode == "two-phase"
     matched_RN = num_matched(table, grid)
     contexts_R, ids_R = table.column("context").to_numpy(), table.column("sequence_id").to_numpy()
     for context in grid.contexts:
         is_own_R = contexts_R == context
         for place, continuation in enumerate(grid.continuations):
-            matched_R = matched_RN[is_own_R, place]
-            if len(matched_R) and matched_R.min() >= 0:
-                columns = {"idx": ids_R[is_own_R], "score": matched_R.astype(np.float64) / continuation}
-                yield context, continuation, pa.table(columns, schema=_SCORES)
+            is_known_R = is_own_R & (matched_RN[:, place] >= 0)
+            if is_known_R.any() and (is_two_phase or is_known_R.sum() == is_own_R.sum()):
+                matched_R = matched_RN[is_known_R, place]
+                columns = {"idx": ids_R[is_known_R], "score": matched_R.astype(np.float64) / continuation}
+                if is_two_phase:
+                    columns["inclusion_probability"] = _probabilities(table, continuation)[is_known_R]
+                schema = _GRADED_SCORES if is_two_phase else _SCORES
+                yield context, continuation, pa.table(columns, schema=schema)
+
+
+def _probabilities(table: pa.Table, continuation: int) -> NDArray[np.float64]:
+    """With which each row's score is known, float64 [R]."""
+    is_decided_R = num_known(table.column("first_mismatch").to_numpy(), continuation) >= 0
+    return np.where(is_decided_R, 1.0, table.column("inclusion_probability").to_numpy())
 
 
 @contextmanager

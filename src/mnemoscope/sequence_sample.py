@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from mnemoscope.corpus.draws import hash_counters
 from mnemoscope.errors import ConfigError, StoreError
 from mnemoscope.report.explorer_sample import ExplorerSample
-from mnemoscope.sampling import smallest_draws
+from mnemoscope.sampling import draw_sample, smallest_draws
 from mnemoscope.sequence_facts import SequencePick
 from mnemoscope.shards import num_matched
 from mnemoscope.store import GROUPS, Group, Run, Study, final_runs, read_scores, step_rank
@@ -68,7 +68,9 @@ def draw_explorer_sample(study: Study, *, num_sequences: int = 300, seed: int = 
     candidates: dict[Group, _Candidates] = {}
     for group in groups:
         rows = _traced(study, cell, group)
-        if not len(rows.sequence_id):
+        if not len(rows.sequence_id) and cell.run.identity.mode == "two-phase":
+            rows = _graded(study, cell, group, per_stratum=num_sequences, seed=seed)
+        elif not len(rows.sequence_id):
             rows = _scan(_scored(study, cell, group), per_stratum=num_sequences, seed=seed)
         candidates[group] = rows
     kept: dict[Group, _Candidates] = {group: rows for group, rows in candidates.items() if len(rows.sequence_id)}
@@ -128,6 +130,21 @@ def _traced(study: Study, cell: _Cell, group: Group) -> _Candidates:
     return _Candidates(ids.astype(np.int64), matched.astype(np.int64), weights.astype(np.float64))
 
 
+def _graded(study: Study, cell: _Cell, group: Group, *, per_stratum: int, seed: int) -> _Candidates:
+    """Sequences of a group whose num_matched is known in mode `two-phase`, with how many each stands for."""
+    settings = cell.run.identity.graded_sample
+    sample = draw_sample(
+        read_scores(study, cell.run.label, group=group, partial=True),
+        context=cell.context,
+        grid=cell.run.identity.grid,
+        continuation=cell.continuation,
+        per_stratum=per_stratum,
+        seed=seed,
+        probabilities=() if settings is None else settings.probabilities,
+    )
+    return _Candidates(sample.sequence_id, sample.num_matched, sample.design_weight)
+
+
 def _scored(study: Study, cell: _Cell, group: Group) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """The ids and num_matched of a group's sequences at a cell, shard by shard.
 
@@ -135,7 +152,7 @@ def _scored(study: Study, cell: _Cell, group: Group) -> Iterator[tuple[NDArray[n
     """
     run, context, continuation = cell
     grid, mode = run.identity.grid, run.identity.mode
-    fact = {"graded": "matched", "exact": "first_mismatch", "imported": "num_matched"}[mode]
+    fact = {"exact": "first_mismatch", "imported": "num_matched"}.get(mode, "matched")
     place = grid.continuations.index(continuation)
     for table in read_scores(study, run.label, columns=["sequence_id", "context", fact], group=group, partial=True):
         rows = table.filter(pa.array(table.column("context").to_numpy() == context))
@@ -183,7 +200,7 @@ def _merge(groups: list[_Candidates], num_sequences: int) -> tuple[NDArray[np.in
         merged = rank if num_levels <= most else rank * most // num_levels
         weights = np.bincount(merged, weights=rows.weight)
         strata.append(merged.astype(np.int64) + len(sizes))
-        sizes += [round(weight) for weight in weights.tolist()]
+        sizes += np.diff(np.rint(np.cumsum(weights)), prepend=0).astype(int).tolist()  # estimates add up, too
     return np.concatenate(strata), sizes
 
 

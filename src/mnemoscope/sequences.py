@@ -21,7 +21,7 @@ from mnemoscope.redaction import redact_sequence
 from mnemoscope.sequence_facts import ScoreKey, SequenceFacts, SequencePick, SequenceScore, Trace, longest_truth
 from mnemoscope.sequence_texts import Corpora, TrueTokens, open_corpora, read_true_tokens, token_texts
 from mnemoscope.sequence_view import SequenceView
-from mnemoscope.shards import ShardRange, matched_bits, num_matched
+from mnemoscope.shards import ShardRange, is_graded, matched_bits, num_matched
 from mnemoscope.store import GROUPS, Group, Run, Study, read_shard, shard_path, step_rank
 from mnemoscope.traces import has_traces, read_traces
 
@@ -185,7 +185,10 @@ def _view(study: Study, facts: SequenceFacts, run: Run, context: int) -> Sequenc
     if score.matched is None:
         notes.append("which tokens match is unknown: the scores were imported")
     elif None in score.matched:
-        notes.append("what matches after the first mismatch is unknown: the study was scored in mode 'exact'")
+        why = "the study was scored in mode 'exact'"
+        if run.identity.mode == "two-phase":
+            why = "the sequence is not in the graded sample (mode 'two-phase')"
+        notes.append(f"what matches after the first mismatch is unknown: {why}")
     return SequenceView(
         sequence_id=facts.sequence_id,
         group=facts.group,
@@ -290,7 +293,12 @@ def _matches(rows: pa.Table, run: Run) -> list[tuple[bool | None, ...] | None]:
     if not rows.column("matched").null_count:
         return [tuple(bits) for bits in matched_bits(rows, n_max).tolist()]
     firsts: list[int | None] = rows.column("first_mismatch").to_pylist()
-    return [None if first is None else (*[True] * first, False, *[None] * n_max)[:n_max] for first in firsts]
+    open_: list[tuple[bool | None, ...] | None] = [
+        None if first is None else (*[True] * first, False, *[None] * n_max)[:n_max] for first in firsts
+    ]
+    is_graded_R = is_graded(rows)
+    known = iter(matched_bits(rows.filter(pa.array(is_graded_R)), n_max).tolist() if is_graded_R.any() else ())
+    return [tuple(next(known)) if own else bits for own, bits in zip(is_graded_R.tolist(), open_, strict=True)]
 
 
 def _read_traces(study: Study, wanted: Mapping[Group, _IdArray]) -> dict[SequencePick, dict[ScoreKey, Trace]]:

@@ -95,15 +95,17 @@ def plan_traces(study: Study, run: Run, config: StudyConfig) -> list[TracePlan]:
     if settings is None:
         return []
     plans = []
+    probabilities = () if run.identity.graded_sample is None else run.identity.graded_sample.probabilities
     for context in traced_contexts(config):
         samples = {
             group: draw_sample(
                 read_scores(study, run.label, group=group),
                 context=context,
+                grid=run.identity.grid,
                 continuation=traced_continuation(config),
-                n_max=run.identity.grid.max_continuation,
                 per_stratum=settings.per_stratum,
                 seed=settings.seed,
+                probabilities=probabilities,
             )
             for group in GROUPS
             if group in config.groups

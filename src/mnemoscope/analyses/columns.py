@@ -40,7 +40,7 @@ COLUMNS: Mapping[str, Column] = {
     "num_memorized": Column(COUNT, "sequences whose whole continuation matched", "sequences"),
     "num_chosen": Column(COUNT, "sequences with this value", "sequences"),
     "num_sequences": Column(COUNT, "sequences of the stratum", "sequences"),
-    "num_graded": Column(
+    "num_known": Column(
         COUNT,
         "of num_sequences those whose num_matched is known; the other counts are then estimates from them, rounded",
         "sequences",

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mnemoscope.analyses.cluster_shares import ClassCounts, estimate_classes
-from mnemoscope.analyses.second_phase import FloatArray, IntArray, OpenCounts, SecondPhase, count_open
+from mnemoscope.analyses.second_phase import SecondPhase
+from mnemoscope.open_counts import FloatArray, IntArray, OpenCounts, count_open
 
 UNKNOWN = ClassCounts(np.zeros(0, np.int64), None, None)
 """Of a stratum of which too little was graded to say anything."""

@@ -274,7 +274,7 @@ def _excess_row(member: _Rate, control: _Rate) -> Row:
 
 def _chosen_row(keys: Row, rate: _Rate, classes: ClassCounts) -> Row:
     counts = (_whole(rate.num_chosen), _whole(rate.num_unique_chosen), rate.num_sequences)
-    graded = {} if classes.second is None else {"num_graded": int(classes.second.observed_C.sum())}
+    graded = {} if classes.second is None else {"num_known": int(classes.second.observed_C.sum())}
     return {**keys, **dict(zip(CHOSEN, counts, strict=False)), **rate.columns, **graded}
 
 
@@ -284,10 +284,10 @@ def _whole(number: float | None) -> int | None:
 
 
 def _with_graded(names: tuple[str, ...], rows: Sequence[Row]) -> tuple[tuple[str, ...], list[Row]]:
-    """The columns, with `num_graded` where some row is an estimate; of a row that is none it is all of its stratum."""
-    if not any("num_graded" in row for row in rows):
+    """The columns, with `num_known` where some row is an estimate; of a row that is none it is all of its stratum."""
+    if not any("num_known" in row for row in rows):
         return names, list(rows)
-    return (*names, "num_graded"), [{"num_graded": row["num_sequences"], **row} for row in rows]
+    return (*names, "num_known"), [{"num_known": row["num_sequences"], **row} for row in rows]
 
 
 def _bin_table(models: Iterable[ModelCounts], level: float) -> pa.Table:

@@ -20,9 +20,9 @@ from mnemoscope.analyses.cluster_shares import ClassCounts, count_classes, count
 from mnemoscope.analyses.clusters import SequenceClusters
 from mnemoscope.analyses.estimated_classes import ObservedDuplicates, estimate_scores
 from mnemoscope.analyses.score_rows import DuplicatePlaces, ScoredMode, ScoreRows, read_rows
-from mnemoscope.analyses.second_phase import OpenCounts
 from mnemoscope.config import Grid
 from mnemoscope.errors import ConfigError, StoreError
+from mnemoscope.open_counts import OpenCounts
 from mnemoscope.shards import num_known
 
 NUM_BINS = 12

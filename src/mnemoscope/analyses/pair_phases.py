@@ -1,6 +1,6 @@
 """Joint counts of two runs of which only samples are graded: which cell a sequence is open in, and what is estimated.
 
-Each side is decided by its own first mismatch or open (see `second_phase`). A sequence that is open on either side is
+Each side is decided by its own first mismatch or open (see `open_counts`). A sequence that is open on either side is
 known where every open side is graded: permanent random numbers make that the smallest of their probabilities. Open
 sequences are counted apart by whether the first side, or the second, is a full match, which is known of all: so that
 what becomes of the memorized set is counted and not estimated, whatever was drawn.
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from mnemoscope.analyses.agreement import NUM_CLASSES, merge_scores
 from mnemoscope.analyses.cluster_shares import ClassCounts, estimate_classes
 from mnemoscope.analyses.estimated_classes import as_floats, estimate_units
-from mnemoscope.analyses.second_phase import BoolArray, IntArray, OpenCounts, SecondPhase
+from mnemoscope.analyses.second_phase import SecondPhase
+from mnemoscope.open_counts import BoolArray, IntArray, OpenCounts
 
 NUM_KINDS: Final = 3
 """Of open sequences: no full match on either side, one on the second, one on the first."""

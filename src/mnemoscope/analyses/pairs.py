@@ -27,11 +27,11 @@ from mnemoscope.analyses.pair_phases import (
     open_sides,
     resolve,
 )
-from mnemoscope.analyses.second_phase import OpenCounts, count_open, open_rows
 from mnemoscope.analyses.side_by_side import check_same_sequences, side_by_side
 from mnemoscope.config import Grid
 from mnemoscope.errors import ConfigError
 from mnemoscope.identity import RunIdentity
+from mnemoscope.open_counts import OpenCounts, count_open, open_rows
 from mnemoscope.shards import num_known, num_matched
 
 COLUMNS = ("sequence_id", "group", "context", "offset", "num_repeats", "first_mismatch", "matched")

@@ -13,9 +13,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mnemoscope.analyses.clusters import SequenceClusters, clusters_of
-from mnemoscope.analyses.second_phase import OpenRows, open_rows
 from mnemoscope.config import Grid
 from mnemoscope.errors import StoreError
+from mnemoscope.open_counts import OpenRows, open_rows
 from mnemoscope.shards import match_bytes
 
 ScoredMode = Literal["exact", "graded", "two-phase"]

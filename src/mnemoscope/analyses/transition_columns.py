@@ -54,7 +54,7 @@ PAIR_COLUMNS: Final[Mapping[str, Column]] = {
 }
 
 ESTIMATE_COLUMNS: Final[Mapping[str, Column]] = {
-    "num_graded_from": Column(
+    "num_known_from": Column(
         COUNT,
         "of num_from those whose levels are known in both runs; the counts are then estimates from them, rounded",
         "sequences",

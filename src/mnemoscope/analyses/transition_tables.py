@@ -43,7 +43,7 @@ LEVEL_COLUMNS = (
     *("num_to", "inverse_share", "inverse_low", "inverse_high", "inverse_small_stratum"),
     *("noise_share", "interval_method", "note"),
 )
-GRADED_COLUMN: Final = "num_graded_from"
+GRADED_COLUMN: Final = "num_known_from"
 """Where counts are estimates."""
 SCORE_COLUMNS = (*PAIR, "num_matched_from", "num_matched_to", "num_chosen", "num_unique", "num_copies")
 TEST_COLUMNS = (

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mnemoscope.analyses.samples import list_matrix, numbers, places
 from mnemoscope.errors import ConfigError, StoreError
-from mnemoscope.shards import hash_windows, matched_bits
+from mnemoscope.shards import has_second_phase, hash_windows, is_graded, matched_bits
 
 Floats = NDArray[np.float32]
 Numbers = NDArray[np.floating[Any] | np.integer[Any]]
@@ -161,6 +161,9 @@ def read_hint(
 ) -> Bools:
     """Another run's matched bits of the traced sequences, bool [R, L], from its stored scores by group.
 
+    In mode `two-phase` the other run has graded nearly all of them, for its draws are the same; of the rest it is known
+    up to the first mismatch, and what follows counts as not matched.
+
     Raises StoreError for sequences that the other run did not score at the traces' context.
     """
     k = int(traces["context"][0].as_py())
@@ -175,7 +178,7 @@ def read_hint(
             pairs = [pair for pair in pairs if pair[1] >= 0]
             if pairs:
                 source, target = np.array(pairs, np.int64).T
-                bits_RL[target] = matched_bits(part, n_max)[source, :continuation]
+                bits_RL[target] = _hint_bits(part, n_max)[source, :continuation]
                 found_R[target] = True
     if not found_R.all():
         sequence_id, group, offset = keys[int(np.argmin(found_R))]
@@ -184,6 +187,16 @@ def read_hint(
             "expected a run over the same corpus and grid"
         )
     return bits_RL
+
+
+def _hint_bits(table: pa.Table, n_max: int) -> Bools:
+    """The match bits of some rows, bool [R, n_max], as far as they are known."""
+    if not has_second_phase(table):
+        return matched_bits(table, n_max)
+    bits_Rn = np.arange(n_max) < table["first_mismatch"].to_numpy()[:, None]
+    graded_R = is_graded(table)
+    bits_Rn[graded_R] = matched_bits(table.filter(pa.array(graded_R)), n_max) if graded_R.any() else False
+    return bits_Rn
 
 
 _KEY: Final = (("sequence_id", pa.int64()), ("group", pa.string()), ("offset", pa.int64()))

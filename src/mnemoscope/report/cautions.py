@@ -8,6 +8,7 @@ from mnemoscope.analyses import AnalysisResult
 from mnemoscope.analyses.factors import SMALL_STRATUM, FactorsResult
 from mnemoscope.intervals import share_decimals
 from mnemoscope.report.claims import Claim, longest_row
+from mnemoscope.report.estimates import known_row, known_words
 from mnemoscope.report.rows import records
 from mnemoscope.report.spoken import counted, joined, plural
 from mnemoscope.report.study_facts import StudyFacts
@@ -16,14 +17,14 @@ from mnemoscope.report.study_facts import StudyFacts
 def cautions(results: Mapping[str, AnalysisResult], facts: StudyFacts) -> list[Claim]:
     """One claim about what was scored and one about how firm the numbers are, where there is something to tell."""
     factors = results.get("factors")
-    kinds = ([*_about_scores(facts), *_about_texts(factors, facts)], list(_about_numbers(factors, facts)))
+    kinds = ([*_about_scores(results, facts), *_about_texts(factors, facts)], list(_about_numbers(factors, facts)))
     return [
         Claim(first, "warning", "".join(f" {sentence}" for sentence in others))
         for first, *others in filter(None, kinds)
     ]
 
 
-def _about_scores(facts: StudyFacts) -> Iterator[str]:
+def _about_scores(results: Mapping[str, AnalysisResult], facts: StudyFacts) -> Iterator[str]:
     if facts.mode == "imported":
         yield (
             "These scores were computed elsewhere and imported: only how many tokens matched is known, so nothing here "
@@ -33,6 +34,14 @@ def _about_scores(facts: StudyFacts) -> Iterator[str]:
         yield (
             "Only whole recitations and first mistakes were scored (mode exact): sequences that are half right count "
             "as not recited, and none is followed from model to model."
+        )
+    row = known_row(results)
+    if row is not None:
+        yield (
+            f"Whole recitations were counted for every sequence, but only of {known_words(row)} training sequences is "
+            f"it known how many tokens {row['model']} got right at the longest lengths (mode two-phase): numbers of "
+            "half right ones, and what becomes of them from model to model, are weighted estimates from a random "
+            "sample."
         )
     if not facts.is_complete:
         yield "The study is not complete: numbers may change."

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from mnemoscope.analyses.factors import FactorsResult
 from mnemoscope.report.axes import Axis, decade_shares, dodge, linear_shares, x_encoding
+from mnemoscope.report.estimates import caption_words
 from mnemoscope.report.figure import (
     LEVEL,
     MAX_ROWS,
@@ -98,6 +99,7 @@ def draw_bins(result: FactorsResult) -> Figure | None:
     axis = Axis("score", "memorization score", ticks=(0, 0.5, 1))
     title = f"Sequences by memorization score, bins of 0.1{_at_context(rows)}"
     words = "The share of sequences at each score (the share of tokens right); the upright axis runs in powers of ten."
+    words += caption_words("bins", result)
     return _draw_lines(rows, Panels(axis, "model", "model", "continuation", title, words, decade_shares))
 
 

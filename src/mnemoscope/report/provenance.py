@@ -131,10 +131,22 @@ def _offset_words(group: GroupFacts) -> str:
     return f"token {group.offset:,} of the row"
 
 
+def _sample_words(facts: StudyFacts) -> str:
+    """How the graded sequences of mode `two-phase` are drawn."""
+    if facts.graded_sample is None:
+        return ""
+    _, near, share = facts.graded_sample.probabilities
+    return (
+        f"for a random sample: probability {share:g}, {near:g} where half of the shortest continuation is recited, 1 "
+        f"where nothing is left to decode; seed {facts.graded_sample.seed}"
+    )
+
+
 def _grid_rows(facts: StudyFacts) -> Rows:
     modes = {
         "graded": "graded: greedy decoding, every token of the continuation compared",
         "exact": "exact: whole matches and first mismatches only, from one pass",
+        "two-phase": f"two-phase: exact facts of all; every token compared {_sample_words(facts)}",
         "imported": "imported: numbers of matched tokens, scored elsewhere",
     }
     rows = [

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from mnemoscope.analyses.factors import FactorsResult
 from mnemoscope.report.claims import copies_claim, excess_row, longest_row
+from mnemoscope.report.estimates import known_row, known_words
 from mnemoscope.report.rigor_evidence import (
     IMPORTED,
     NO_TRACES,
@@ -103,6 +104,7 @@ def _integers(topic: str, evidence: Evidence) -> RigorRow:
     if not counts:
         return RigorRow(topic, point, "not applicable", NO_SCORES)
     source = "; imported scores are read as counts of matched tokens" if evidence.is_imported else ""
+    source += "; estimates are rounded" if known_row(evidence.results) else ""
     return RigorRow(
         topic,
         point,
@@ -129,15 +131,21 @@ def unit_rows(evidence: Evidence) -> Iterator[RigorRow]:
         "done" if flagged else "not applicable",
         f"{num_small:,} of {num_rows:,} rows in {plural(len(flagged), 'table')} are marked" if flagged else NO_SCORES,
     )
+    yield _weights(topic, evidence)
+    yield _short_rows(topic, evidence)
+
+
+def _weights(topic: str, evidence: Evidence) -> RigorRow:
+    """Of the traced sample, and of the graded one where there is one."""
+    point = "Sampling by stratum carries design weights back to the population"
     strata = evidence.curves[0].strata if evidence.curves else None
     weighted = num_known(strata, "num_population")
-    yield RigorRow(
-        topic,
-        "Sampling by stratum carries design weights back to the population",
-        "not applicable" if strata is None else "done" if weighted else "not done",
-        NO_TRACES if strata is None else f"{weighted:,} of {strata.num_rows:,} strata say how many they stand for",
-    )
-    yield _short_rows(topic, evidence)
+    words = NO_TRACES if strata is None else f"{weighted:,} of {strata.num_rows:,} strata say how many they stand for"
+    row = known_row(evidence.results)
+    if row is not None:
+        words = f"scores are known of {known_words(row)} members at the longest lengths, and weighted; traces: {words}"
+    is_done = weighted > 0 if strata is not None else row is not None
+    return RigorRow(topic, point, "done" if is_done else "not applicable" if strata is None else "not done", words)
 
 
 def _clusters(topic: str, memorized: pa.Table | None) -> RigorRow:

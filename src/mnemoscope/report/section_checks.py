@@ -15,6 +15,7 @@ from mnemoscope.analyses.prediction import PredictionResult
 from mnemoscope.analyses.transitions import TransitionsResult
 from mnemoscope.intervals import format_share
 from mnemoscope.report.claims import longest_row, reference_rows
+from mnemoscope.report.estimates import is_estimated, known_row, known_words
 from mnemoscope.report.perspective_claims import boundary_counts, flagging_words, kept_row, told_verdicts
 from mnemoscope.report.rows import Record, last_checkpoints, records
 from mnemoscope.report.spoken import counted, joined, plural
@@ -220,12 +221,13 @@ def sizes_of(result: AnalysisResult, facts: StudyFacts) -> str:
     match result:
         case FactorsResult():
             cells = plural(len(facts.contexts) * len(facts.continuations), "pair")
-            return f"{_selected(facts)}; {models}; {cells} of context k and continuation n."
+            return f"{_selected(facts)}; {models}; {cells} of context k and continuation n.{_estimated(result)}"
         case TransitionsResult():
             row = kept_row(result)
             pairs = {(row["model_from"], row["model_to"]) for row in records(result.levels)}
             kept = f"; the last pair's memorized set: {row['num_sequences']:,}" if row else ""
-            return f"{_selected(facts)}, the same under both models; {plural(len(pairs), 'pair')} of runs{kept}."
+            words = f"{_selected(facts)}, the same under both models; {plural(len(pairs), 'pair')} of runs{kept}."
+            return words + _estimated(result)
         case FrequencyResult() | EntropyResult():
             return _sampled(records(result.strata), "num_population")
         case EmbeddingsResult():
@@ -234,6 +236,15 @@ def sizes_of(result: AnalysisResult, facts: StudyFacts) -> str:
             return _tested(result)
         case _:
             return ""
+
+
+def _estimated(result: AnalysisResult) -> str:
+    """That numbers by score are estimates, and from how many; nothing where all are counted."""
+    if not is_estimated(result):
+        return ""
+    row = known_row({"factors": result})
+    known = f", known of {known_words(row)} training sequences at the longest lengths" if row else ""
+    return f" Full matches are counted; numbers by score are weighted estimates{known}."
 
 
 def _selected(facts: StudyFacts) -> str:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from mnemoscope.analyses import AnalysisResult
 from mnemoscope.analyses import Verdict as Judgement
+from mnemoscope.report.estimates import caption_words
 from mnemoscope.report.section_checks import checks_of, sizes_of
 from mnemoscope.report.study_facts import StudyFacts
 
@@ -214,7 +215,7 @@ def _tables(frame: _Frame, result: AnalysisResult) -> Iterator[SectionTable]:
     for name in _in_order(list(result.tables), tuple(frame.captions)):
         table = result.tables[name]
         if table.num_rows:
-            yield SectionTable(name, frame.captions.get(name, ""), table)
+            yield SectionTable(name, frame.captions.get(name, "") + caption_words(name, result), table)
 
 
 def _in_order(names: Sequence[str], first: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from mnemoscope.config import CorpusConfig, StudyConfig, StudyMode
+from mnemoscope.config import CorpusConfig, GradedSampleConfig, StudyConfig, StudyMode
 from mnemoscope.identity import GroupIdentity, ModelIdentity
 from mnemoscope.store import Run, Study, final_runs
 
@@ -84,6 +84,8 @@ class StudyFacts:
     contexts: tuple[int, ...]
     continuations: tuple[int, ...]
     mode: StudyMode
+    graded_sample: GradedSampleConfig | None = None
+    """Which sequences have match bits in mode `two-phase`; None in the others."""
     traced_contexts: tuple[int, ...]
     """Contexts whose sample was traced token by token; empty without traces, as the next two are None."""
     traced_continuation: int | None
@@ -123,6 +125,7 @@ def facts_of(study: Study, manifest: Mapping[str, Any] | None) -> StudyFacts:
         contexts=config.contexts,
         continuations=config.continuations,
         mode=config.mode,
+        graded_sample=config.second_phase,
         traced_contexts=() if traces is None else traces.contexts or config.contexts[:1],
         traced_continuation=continuation,
         path_tokens=None if traces is None else traces.path_tokens or continuation,

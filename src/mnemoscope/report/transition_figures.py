@@ -219,7 +219,7 @@ def _of_cell(records: Sequence[Record]) -> str:
     side = OWN_SIDES.get(first[0]["relation"])
     k, n = (f"{symbol} = {first[0][name]}" for symbol, name in (("k", "context_from"), ("n", "continuation_from")))
     where = f"{k}, {n}" if side is None else f"{first[0]['model_to']}, {n if side.symbol == 'k' else k}"
-    return f"{where}, {num_sequences:,} member sequences"
+    return f"{where}, {num_sequences:,} member sequences{', estimated' if 'num_known_from' in first[0] else ''}"
 
 
 def _subtitle(records: Sequence[Record], sums: str) -> list[str]:

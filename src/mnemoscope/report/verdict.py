@@ -179,10 +179,14 @@ def _judge_low_scores(factors: FactorsResult) -> Judgement | None:
         for table in (factors.bins, factors.memorized)
     )
     low_scores: defaultdict[str, int] = defaultdict(int)
+    num_known = {row["model"]: row["num_known"] for row in bins if "num_known" in row}
     for row in bins:
         low_scores[row["model"]] += row["num_chosen"] if row["bin"] < LOW_BINS else 0
     judged: set[Judgement] = {
-        _judge_half(low_scores[row["model"]] / row["num_sequences"], row["num_unique"] or row["num_sequences"])
+        _judge_half(
+            low_scores[row["model"]] / row["num_sequences"],
+            min(row["num_unique"] or row["num_sequences"], num_known.get(row["model"], row["num_sequences"])),
+        )
         for row in totals
         if row["num_sequences"] and row["model"] in low_scores
     }

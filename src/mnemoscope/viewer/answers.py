@@ -158,6 +158,12 @@ def _note(library: Library, asked: Filter) -> str | None:
     told: list[str] = []
     if library.study.config.mode == "exact" and (asked.matched is not None or asked.order == "matched"):
         told.append("Scored in mode 'exact': the number of matched tokens is known of full matches only.")
+    asks_scores = asked.matched is not None or asked.order == "matched" or asked.cell is not None
+    if library.study.config.mode == "two-phase" and asks_scores:
+        told.append(
+            "Scored in two phases: how many tokens match is known of the graded sequences, and of others where the "
+            "first mismatch decides it; the rest are in no such list."
+        )
     lacking = [label for label in labels_of(asked) if _is_incomplete(library, label)]
     if lacking:
         told.append(f"Not scored to the end yet: {', '.join(lacking)}; what there is is listed.")

@@ -162,7 +162,7 @@ class _Writer:
             return f"{table}.first_mismatch >= {self.bind(f'n{n}', n)}" if is_possible else "false"
         low, high = self.bind(f"{name}_low", interval.low), self.bind(f"{name}_high", interval.high)
         condition = f"{self._num_matched(place)} BETWEEN {low} AND {high}"
-        is_bounded = mode == "graded" and interval.high < n
+        is_bounded = mode in ("graded", "two-phase") and interval.high < n
         return f"{table}.first_mismatch <= {high} AND {condition}" if is_bounded else condition
 
     def _column(self, name: str) -> str:
@@ -184,7 +184,12 @@ class _Writer:
             return f"CASE WHEN {table}.first_mismatch >= {length} THEN {length} END"
         num_bits = -(-self._study.config.continuations[-1] // 8) * 8  # what is stored, the last byte's padding too
         mask = self.bind(f"mask{n}", "1" * n + "0" * (num_bits - n))
-        return f"bit_count({table}.matched::BIT & {mask}::BIT)"
+        counted = f"bit_count({table}.matched::BIT & {mask}::BIT)"
+        if run.identity.mode != "two-phase":
+            return counted
+        length, first = self.bind(f"n{n}", n), f"{table}.first_mismatch"  # which decides it from the last token on
+        decided = f"CASE WHEN {first} >= {length} - 1 THEN least({first}, {length}) END"
+        return f"CASE WHEN {table}.matched IS NULL THEN {decided} ELSE {counted} END"
 
     def _table(self, place: Place) -> tuple[Run, str, int]:
         number = self._tables.index((place.model, place.context))
