@@ -211,7 +211,7 @@ def main() -> None:
             kinds = instants.choices(list(KINDS), [weight for weight, _ in KINDS.values()])
             kind = "full" if instants.random() < FULL_SHARE else kinds[0]
             folder = disk.folder if kind == "full" else place / "study"
-            if instants.random() < 0.5:
+            if instants.random() < 0.5 or kind in ("worker", "both"):  # a finished study has no work for workers
                 shutil.rmtree(folder, ignore_errors=True)
             num_rounds += 1
             try:
