@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/object_store.py --rounds 100 --server-rounds 5 --seed 1
 
 `--rounds` studies lie on a filesystem in memory whose every call may time out, be reset, be refused as busy, or be
-obeyed without an answer; `--server-rounds` on a server of S3 on loopback, behind a proxy that answers 503 or 500, breaks
-the connection, or loses the answer (`tests/object_stores.py`). After each, every table and the manifest are compared,
-and the coverage is audited. The last line is one JSON object.
+obeyed without an answer; `--server-rounds` on a server of S3 on loopback, behind a proxy that answers 503 or 500,
+breaks the connection, or loses the answer (`tests/object_stores.py`). After each, every table and the manifest are
+compared, and the coverage is audited. The last line is one JSON object.
 """
 
 from __future__ import annotations
