@@ -67,8 +67,9 @@ def test_what_was_written_is_read_by_name(place):
     assert place.list_names("nothing") == []
 
 
-def test_hashes_are_those_of_the_bytes(place):
-    """SHA-256 of 20 files in the order asked for; the reason for one that is not there."""
+def test_hashes_are_those_of_the_bytes(place, monkeypatch):
+    """SHA-256 of 20 files, read in pieces; the reason for one that is not there."""
+    monkeypatch.setattr(object_storage, "PIECE_BYTES", 7)
     contents = {f"n/{number}": bytes([number]) * number for number in range(20)}
     for name, content in contents.items():
         place.write(name, content)

@@ -77,10 +77,13 @@ class Mirror:
             file = (self.folder.parent / "lock").open("ab")
         with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if waiting else fcntl.LOCK_NB))
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                yield False
-                return
+                if not waiting:
+                    yield False
+                    return
+                _log.warning("%s: another run of this machine is at work on it; waiting for its end", self.storage)
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield True
 
     @property

@@ -7,6 +7,7 @@ Credentials and endpoints are for the store's own client to find, in its environ
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 NUM_AT_ONCE: Final = 32
 """Requests that are under way together."""
 NUM_HASHED: Final = 8
-"""Tables held in memory together while their checksums are taken."""
+PIECE_BYTES: Final = 1 << 26
+"""Of so many files together, a piece each is held in memory while their checksums are taken."""
 _EXTRAS: Final = {"s3": "'mnemoscope[s3]'", "s3a": "'mnemoscope[s3]'", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs"}
 _OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "s3": {"config_kwargs": {"retries": {"total_max_attempts": 3, "mode": "standard"}}}
@@ -79,13 +81,11 @@ class ObjectStorage:
         return self._ask(names, lambda filesystem, path: int(filesystem.info(path)["size"]))
 
     def hashes(self, names: Sequence[str]) -> Iterator[tuple[str, str | OSError]]:
-        """Each name with its file's sha256, a few at once."""
+        """Each name with its file's sha256, a few at once, in bounded memory."""
         for start in range(0, len(names), NUM_HASHED):
             some = names[start : start + NUM_HASHED]
-            contents = self.read_many(some)
-            for name in some:
-                gone = FileNotFoundError(2, "the file is gone")
-                yield name, hashlib.sha256(contents[name]).hexdigest() if name in contents else gone
+            with ThreadPoolExecutor(NUM_HASHED) as pool:
+                yield from zip(some, pool.map(self._hash, some), strict=True)
 
     def list_names(self, folder: str) -> list[str]:
         """The names below a prefix."""
@@ -145,6 +145,18 @@ class ObjectStorage:
     def _open(self) -> tuple[AbstractFileSystem, str]:
         """The filesystem, and the study's path in it."""
         return _filesystem(self.address, os.getpid())
+
+    def _hash(self, name: str) -> str | OSError:
+        filesystem, root = self._open()
+        path, place, digest = f"{root}/{name}", self.where(name), hashlib.sha256()
+        try:
+            size = int(persist(partial(filesystem.info, path), place)["size"])
+            for start in range(0, size, PIECE_BYTES):
+                stop = min(start + PIECE_BYTES, size)
+                digest.update(cast(bytes, persist(partial(filesystem.cat_file, path, start=start, end=stop), place)))
+        except FileNotFoundError:
+            return FileNotFoundError(errno.ENOENT, "the file is gone")
+        return digest.hexdigest()
 
     def _ask(self, names: Sequence[str], question: Callable[[AbstractFileSystem, str], _T]) -> dict[str, _T]:
         """The answers for the files that are there, by name."""

@@ -74,12 +74,12 @@ def run_study(
     part: Part | None = None,
     command: str = "",
 ) -> Study:
-    """The study in `folder`, complete: what it lacks is scored, what is there already stays.
+    """The study in `folder`, or at an address given as text, complete: what it lacks is scored, what is there stays.
 
     Models are added to those of a study that lies there. Relative paths are taken from the working directory.
-    With `part` only its shards are scored, so that other processes, on any machine that sees the folder, score the
+    With `part` only its shards are scored, so that other processes, on any machine that sees the place, score the
     others at any time; whoever finds all of them scored goes on as without, while the rest return an unfinished study.
-    Raises StoreError for a folder of another run, and what the corpora and models raise. `command` is recorded.
+    Raises StoreError for a place of another run, and what the corpora and models raise. `command` is recorded.
     """
     began, work = time.monotonic(), workplace(folder)
     config = resolve_paths(config, Path.cwd())
