@@ -6,7 +6,7 @@ MnemoscopeError          never raised itself; the command line turns each into o
 ├── ModelError           a model that cannot be loaded safely, or that does not fit the corpus
 ├── ScoringError         logits that are not numbers (names the sequence)
 ├── EngineError          workers that end without a word, again and again (names the shard); a Ray that is not there
-└── StoreError           a results folder of another run, not writable, full, or damaged
+└── StoreError           a results folder of another run, not writable, full, or damaged; an address that refuses
 """
 
 from __future__ import annotations
@@ -45,4 +45,4 @@ class EngineError(MnemoscopeError):
 
 
 class StoreError(MnemoscopeError):
-    """A results folder that belongs to another run, cannot be written, or is damaged."""
+    """A results folder or address that belongs to another run, cannot be written or reached, or is damaged."""
