@@ -35,7 +35,7 @@ def report(
     """
     from rich.console import Console
 
-    from mnemoscope.reporting import write_report
+    from mnemoscope.reporting import REPORT_FILE, write_report
     from mnemoscope.store import open_study
 
     opened = open_study(folder)
@@ -44,7 +44,7 @@ def report(
         raise ConfigError(f"--sequences: {sequences} given; expected 0, or {fewest} or more: one of each group")
     with _show_steps(sys.stderr) as tell:
         written = write_report(opened, out, redact=redact, num_sequences=sequences, tell=tell)
-    line = f"report    {written.where} ({written.num_bytes / 1e6:.1f} MB)"
+    line = f"report    {out or opened.where(REPORT_FILE)} ({written.num_bytes / 1e6:.1f} MB)"
     Console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 

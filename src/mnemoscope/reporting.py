@@ -52,8 +52,6 @@ class WrittenReport(NamedTuple):
 
     path: Path
     num_bytes: int
-    where: str
-    """What messages call it; at an address for a study that lies at one."""
 
 
 class _Sequences(NamedTuple):
@@ -97,10 +95,9 @@ def write_report(
     page = _build_page(study, content, redact=redact, num_sequences=num_sequences, tell=tell)
     target = path or study.folder / REPORT_FILE
     write_atomically(target, page)
-    if path is not None:
-        return WrittenReport(target, len(page), str(path))
-    publish(study)
-    return WrittenReport(target, len(page), study.where(REPORT_FILE))
+    if path is None:
+        publish(study)
+    return WrittenReport(target, len(page))
 
 
 def _build_page(study: Study, content: PageContent, *, redact: bool, num_sequences: int, tell: Tell) -> bytes:
