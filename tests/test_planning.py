@@ -6,15 +6,24 @@ from dataclasses import replace
 
 import pytest
 
-from mnemoscope.config import CorpusConfig, CountsConfig, ModelConfig, StudyConfig, TracesConfig
+from mnemoscope.config import (
+    CorpusConfig,
+    CountsConfig,
+    GradedSampleConfig,
+    ModelConfig,
+    StudyConfig,
+    TracesConfig,
+)
 from mnemoscope.pilot import first_size, time_calls
 from mnemoscope.pilot_rows import Call
 from mnemoscope.planning import (
     busiest_rows,
+    decoded_share,
     disk_needed,
     hours_needed,
     memory_needed,
     num_loads,
+    scoring_seconds,
     sizes_needed,
     study_size,
     trace_bytes,
@@ -222,13 +231,24 @@ def test_everything_if_the_hours_allow_it():
 
 
 def test_exact_for_all_and_graded_for_a_part():
-    """Of 720 s mode exact takes 360.1 for 36,000 sequences; in mode graded 359.9 s, 0.1 to load, are for 7,196."""
+    """Of 720 s mode exact takes 360.1 for 36,000 sequences; the others grade 8,997, at 0.04 s more each: 0.249."""
     made = plan_of(36_000, 0.2)
-    exact, graded = made.proposal.studies
-    assert (exact.mode, exact.members, exact.within) == ("exact", 36_000, 0.0)
-    assert graded.members == 7196
-    assert exact.hours + graded.hours <= 0.2
-    assert toml_lines(made, graded) == f'mode = "graded"\n\n[corpus]\nsample = {graded.members}\nseed = 0'
+    (study,) = made.proposal.studies
+    assert (study.mode, study.members, study.within) == ("two-phase", 36_000, 0.0)
+    assert study.graded_share == 0.249
+    assert study.hours == pytest.approx((360 + 36_000 * 0.249 * 0.04 + 0.1) / 3600)
+    assert toml_lines(made, study) == 'mode = "two-phase"\n\n[graded_sample]\nshare = 0.249\nseed = 0'
+    assert "in mode two-phase (match bits of a share of 0.249)" in " ".join(proposal_words(made))
+
+
+def test_near_sequences_are_reckoned_with():
+    """With a tenth of the sequences near, a share of 0.04 decodes 0.04 + 0.1 x (0.2 - 0.04) = 0.056 of all."""
+    model, sample = make_model(exact=100.0, graded=20.0, near=0.1), GradedSampleConfig(share=0.04)
+    assert decoded_share(model, sample) == pytest.approx(0.056)
+    size = make_size(1000, mode="two-phase", graded_sample=sample)
+    stored = 1000 * model.storing.seconds_per_sequence
+    expected = 1000 * (0.01 + 0.056 * 0.04) + stored
+    assert scoring_seconds(model, size, 1, mode="two-phase") == pytest.approx(expected)
 
 
 def test_random_sample_where_all_is_too_much():
@@ -237,10 +257,10 @@ def test_random_sample_where_all_is_too_much():
     (graded,) = plan_of(PILE, 1.0).proposal.studies
     assert (graded.mode, graded.members) == ("graded", needed)
     assert graded.within <= WISHES.within
-    exact, part = plan_of(PILE, 0.2).proposal.studies
-    assert (exact.mode, exact.members, part.mode) == ("exact", needed, "graded")
-    assert part.members < needed
-    assert exact.hours + part.hours <= 0.2
+    (study,) = plan_of(PILE, 0.2).proposal.studies
+    assert (study.mode, study.members) == ("two-phase", needed)
+    assert 0 < study.graded_share < 1
+    assert study.hours <= 0.2
 
 
 def test_too_few_hours_are_said():

@@ -179,6 +179,7 @@ def _measure_loaded(
         decoded=max(0.0, decoded),
         storing=seen["member"].measure_storing(study),
         cells=tuple(cell for group, each in seen.items() for cell in each.count(group, study)),
+        near=seen["member"].near_share(study),
     )
 
 

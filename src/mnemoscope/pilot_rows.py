@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope.config import Grid, Mode, StudyConfig
+from mnemoscope.config import GradedSampleConfig, Grid, Mode, StudyConfig
 from mnemoscope.corpus import Windows, check_vocabulary
 from mnemoscope.corpus.draws import sample_below
 from mnemoscope.errors import CorpusError
 from mnemoscope.facts import MatchFacts
+from mnemoscope.graded_sample import inclusion_probabilities
 from mnemoscope.sample_sizes import design_effect
 from mnemoscope.shards import SequenceRows, hash_windows, scores_schema, scores_table
 from mnemoscope.store import encode_table
@@ -120,6 +121,13 @@ class SeenRows:
                 )
             )
         return cells
+
+    def near_share(self, study: StudyConfig) -> float:
+        """The share of its rows, those that come again included, that mode `two-phase` grades as near ones."""
+        settings = GradedSampleConfig(share=0.25, near_share=0.5)
+        misses_RC = np.concatenate([facts.first_mismatch_RC for some in self._facts.values() for _, facts in some])
+        _, near, _ = settings.probabilities
+        return float((inclusion_probabilities(misses_RC, study.grid, settings) == near).mean())
 
     def measure_storing(self, study: StudyConfig) -> Storing:
         """What its scores take as a shard in the study's mode: of all of them, and of half to tell what is fixed."""

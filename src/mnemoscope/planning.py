@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
-from mnemoscope.config import Mode, StudyConfig
+from mnemoscope.config import GradedSampleConfig, StudyConfig, StudyMode
 from mnemoscope.sample_sizes import Population, cautious_share, excess_size, sample_size
 from mnemoscope.study_plan import (
     CellCount,
@@ -43,7 +43,8 @@ Speed = Literal["per_second", "slowest", "fastest"]
 def study_size(config: StudyConfig, *, selected: Mapping[str, int], available: Mapping[str, int]) -> StudySize:
     """What a study file asks for, given how many sequences its corpora have."""
     return StudySize(
-        mode=config.scoring_mode,
+        mode=config.mode,
+        graded_sample=config.second_phase,
         window_tokens=config.grid.window_tokens,
         shard_rows=config.shard_rows,
         selected=dict(selected),
@@ -82,12 +83,24 @@ def busiest_rows(selected: Mapping[str, int], shard_rows: int, devices: int) -> 
 
 
 def scoring_seconds(
-    model: ModelPilot, size: StudySize, devices: int, *, mode: Mode, speed: Speed = "per_second"
+    model: ModelPilot, size: StudySize, devices: int, *, mode: StudyMode, speed: Speed = "per_second"
 ) -> float:
-    """Seconds that a model's scores take without loading, at one of the speeds measured."""
-    rate = getattr(model.rates[mode], speed)
+    """Seconds that a model's scores take without loading, at one of the speeds measured.
+
+    In mode `two-phase` every sequence takes what it does in mode exact, and a graded one what mode graded takes more.
+    """
+    exact, graded = (1 / float(getattr(model.rates[name], speed)) for name in ("exact", "graded"))
+    seconds = graded if mode == "graded" else exact
+    if mode == "two-phase":
+        seconds += decoded_share(model, size.graded_sample or GradedSampleConfig()) * max(0.0, graded - exact)
     num_rows = busiest_rows(size.selected, size.shard_rows, devices)
-    return num_rows * (1 / rate + model.storing.seconds_per_sequence)
+    return num_rows * (seconds + model.storing.seconds_per_sequence)
+
+
+def decoded_share(model: ModelPilot, settings: GradedSampleConfig) -> float:
+    """The share of the sequences that are decoded in mode `two-phase`, at most."""
+    _, near, rest = settings.probabilities
+    return rest + model.near * (near - rest)
 
 
 def tracing_seconds(model: ModelPilot, size: StudySize, devices: int, *, speed: Speed = "per_second") -> float:
@@ -109,7 +122,7 @@ def hours_needed(models: Sequence[ModelPilot], size: StudySize, devices: int) ->
     """A study's hours; analyses, counts and predictors not included."""
     loading = sum(model.load_seconds for model in models) * num_loads(size.traces, devices)
 
-    def scoring(mode: Mode, speed: Speed = "per_second") -> float:
+    def scoring(mode: StudyMode, speed: Speed = "per_second") -> float:
         return sum(scoring_seconds(each, size, devices, mode=mode, speed=speed) for each in models)
 
     def tracing(speed: Speed = "per_second") -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mnemoscope.config import Mode
+from mnemoscope.config import GradedSampleConfig, Mode, StudyMode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +72,8 @@ class ModelPilot:
     """Token forwards per sequence to decode what follows a first mismatch, mode graded."""
     storing: Storing
     cells: tuple[CellCount, ...]
+    near: float = 0.0
+    """Share of the members that mode `two-phase` grades with its `near_share`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,7 @@ class TraceSize:
 class StudySize:
     """What a study asks of its models."""
 
-    mode: Mode
+    mode: StudyMode
     window_tokens: int
     shard_rows: int
     selected: dict[str, int]
@@ -105,6 +107,8 @@ class StudySize:
     traces: tuple[TraceSize, ...]
     num_ngram_lengths: int
     """Lengths of n-grams that are counted; 0 where nothing is."""
+    graded_sample: GradedSampleConfig | None = None
+    """Which sequences are graded in mode `two-phase`; None in the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +188,7 @@ class SizeNeeded:
 class ProposedStudy:
     """A study that is proposed."""
 
-    mode: Mode
+    mode: StudyMode
     members: int
     control: int
     all_members: bool
@@ -193,11 +197,13 @@ class ProposedStudy:
     hours: float
     within: float
     """Half the width that the interval of full matches has, at most."""
+    graded_share: float | None = None
+    """Probability with which a sequence is graded in mode `two-phase`; None in the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """One study, or one in mode exact and a smaller one in mode graded with the traces."""
+    """One study, or none where nothing fits."""
 
     is_enough: bool
     """Whether the wanted width is reached within the hours."""

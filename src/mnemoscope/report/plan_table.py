@@ -50,7 +50,8 @@ def measured_tables(plan: Plan, *, width: int = PIPE_WIDTH) -> Iterator[Table]:
 
 def _batch(plan: Plan, number: int) -> str:
     model = plan.models[number]
-    rate, own = model.rates[plan.size.mode], model.batch_size[plan.size.mode]
+    mode = "exact" if plan.size.mode == "exact" else "graded"
+    rate, own = model.rates[mode], model.batch_size[mode]
     return f"{own}" if rate.batch_size == own else f"{rate.batch_size} < {own}"
 
 
@@ -160,8 +161,7 @@ def proposal_words(plan: Plan) -> list[str]:
         )
     if not proposal.studies:
         words.append(f"In {where} not even one sequence can be scored by every model.")
-    for number, study in enumerate(proposal.studies):
-        words.append(_study_sentence(study, first=number == 0, where=where, level=wishes.level))
+    words += [_study_sentence(study, where=where, level=wishes.level) for study in proposal.studies]
     if plan.size.is_listed and any(not study.all_members for study in proposal.studies):
         words.append(
             "The study's rows are listed in a file, beside which `sample` cannot be set: draw them from that list."
@@ -179,16 +179,18 @@ def _need_words(plan: Plan) -> str:
     )
 
 
-def _study_sentence(study: ProposedStudy, *, first: bool, where: str, level: float) -> str:
+def _study_sentence(study: ProposedStudy, *, where: str, level: float) -> str:
     what = "all" if study.all_members else "a random sample of"
     traces = " with the traces" if study.traces else ""
     control = f" and {study.control:,} of the control" if study.control else ""
     reached = (
         "" if study.within == 0 else f"; full matches within +-{100 * study.within:.2g} points at {100 * level:g} %"
     )
-    verb = f"Proposed, for at most {where}: score" if first else "With the hours that are left: score"
+    mode = f"in mode {study.mode}"
+    if study.graded_share is not None:
+        mode = f"in mode two-phase (match bits of a share of {study.graded_share:g})"
     return (
-        f"{verb} {what} {study.members:,} members{control} in mode {study.mode}{traces}, "
+        f"Proposed, for at most {where}: score {what} {study.members:,} members{control} {mode}{traces}, "
         f"{_hours(study.hours)} hours{reached}."
     )
 
@@ -204,14 +206,15 @@ def toml_lines(plan: Plan, study: ProposedStudy) -> str:
     ):
         if number and not is_all:
             lines += ["", f"[{section}]", f"sample = {number}", "seed = 0"]
+    if study.graded_share is not None:
+        lines += ["", "[graded_sample]", f"share = {study.graded_share!r}", "seed = 0"]
     return "\n".join(lines)
 
 
 def toml_comments(plan: Plan) -> Iterator[str]:
-    """The lines to paste of each proposed study, each headed by a comment that says which it is."""
-    names = ["the study"] if len(plan.proposal.studies) == 1 else ["the study", "a second study, into its own folder"]
-    for name, study in zip(names, plan.proposal.studies, strict=False):
-        yield f"# {name}\n{toml_lines(plan, study)}"
+    """The lines to paste of the proposed study, headed by a comment."""
+    for study in plan.proposal.studies:
+        yield f"# the study\n{toml_lines(plan, study)}"
 
 
 def bytes_words(count: float) -> str:
