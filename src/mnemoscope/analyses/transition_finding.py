@@ -111,7 +111,8 @@ def _stays(rows: Sequence[Record], pair: tuple[str, str], figures: Figures) -> s
         cell = named[start, end]
         figures[f"{start.replace(' ', '_')}_share"] = cell["share"]
         if cell["small_stratum"]:
-            parts.append(f"{start} has {cell['num_from']} sequences, too few to say")
+            known = f"{cell['num_known_from']} graded ones of about " if "num_known_from" in cell else ""
+            parts.append(f"{start} has {known}{cell['num_from']} sequences, too few to say")
         else:
             parts.append(f"{start} {verb} in {format_share(cell['share'], cell['share_low'], cell['share_high'])}")
     fall = named["very high", "very low"]

@@ -16,6 +16,7 @@ from mnemoscope.analyses.factors import FactorsResult
 from mnemoscope.analyses.prediction import PredictionResult
 from mnemoscope.intervals import share_decimals
 from mnemoscope.report.cells import SMALL, SMALL_CAPTION, percent
+from mnemoscope.report.estimates import is_estimated
 from mnemoscope.report.layout import (
     PIPE_WIDTH,
     Column,
@@ -163,7 +164,8 @@ def bins_tables(result: FactorsResult, width: int) -> Iterator[Table]:
         )
         for (group, model), by_bin in counts.items()
     ]
-    title = f"Sequences by score, matched tokens / n ({reference_cell(result)})"
+    estimated = ", estimated from the graded sample" if is_estimated(result) else ""
+    title = f"Sequences by score, matched tokens / n ({reference_cell(result)}){estimated}"
     yield from lay_out_pieces(title, [Column("score", labels)], columns, width=width)
 
 
