@@ -9,16 +9,18 @@ import pyarrow as pa
 import pytest
 
 from mnemoscope.config import GradedSampleConfig, Grid
+from mnemoscope.engines.local import LocalEngine
 from mnemoscope.errors import ConfigError
 from mnemoscope.graded_sample import draw_graded, inclusion_probabilities, permanent_numbers
 from mnemoscope.model import wrap_network
+from mnemoscope.prediction.examples import read_hint
 from mnemoscope.run import run_study
 from mnemoscope.scoring import score_sequences
-from mnemoscope.shards import is_graded, num_matched, per_continuation
+from mnemoscope.shards import Part, is_graded, num_matched, per_continuation
 from mnemoscope.store import outstanding_shards, read_scores, set_aside
 from mnemoscope.study_file import load_study
 from networks import build, plant_sequences
-from studies import make_study
+from studies import hash_tables, make_study
 
 GRID = Grid(contexts=(4, 9, 16), continuations=(1, 5, 12))
 
@@ -174,3 +176,31 @@ def test_seed_and_shares_are_of_the_run(tmp_path):
     run_study(config, tmp_path / "two")
     with pytest.raises(Exception, match="graded_sample"):
         run_study(replace(config, graded_sample=GradedSampleConfig(share=0.3, near_share=0.6)), tmp_path / "two")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_processes_and_parts_store_the_same_bytes(tmp_path):
+    """Two processes, and two parts one after the other, grade and store what one process does."""
+    config = make_study(tmp_path / "in", num_rows=40, num_control=10, **SETTINGS)
+    run_study(config, tmp_path / "one")
+    run_study(config, tmp_path / "processes", engine=LocalEngine(workers=2))
+    for number in (1, 2):
+        run_study(config, tmp_path / "parts", part=Part(number, 2))
+    shards = {path: digest for path, digest in hash_tables(tmp_path / "one").items() if "run.json" not in path}
+    for other in ("processes", "parts"):
+        found = hash_tables(tmp_path / other)
+        assert {path: found[path] for path in shards} == shards, other
+
+
+def test_hints_of_another_model_are_what_is_known_of_it(tmp_path):
+    """A smaller model's match bits are its graded ones; of the rest those before the first mismatch."""
+    config = make_study(tmp_path / "in", num_rows=40, **SETTINGS)
+    study = run_study(config, tmp_path / "two")
+    rows = pa.concat_tables(list(read_scores(study, "tiny")))
+    of_context = rows.filter(pa.array(rows["context"].to_numpy() == 8))
+    traces = of_context.select(["sequence_id", "group", "offset", "context"])
+    bits = read_hint({"member": [rows]}, traces, continuation=5, n_max=5, name="smaller")
+    is_graded_R, first_R = is_graded(of_context), of_context["first_mismatch"].to_numpy()
+    assert is_graded_R.any() and not is_graded_R.all()
+    np.testing.assert_array_equal(bits[is_graded_R].sum(axis=1), num_matched(of_context, config.grid)[is_graded_R, 1])
+    np.testing.assert_array_equal(bits[~is_graded_R], np.arange(5) < first_R[~is_graded_R, None])
