@@ -223,12 +223,12 @@ def test_stopped_run_keeps_its_batch_size(config, tmp_path, monkeypatch):
     from mnemoscope import memory
 
     auto = replace(config, batch_size="auto")
-    monkeypatch.setattr(memory, "choose_batch_size", lambda *_: 3)
+    monkeypatch.setattr(memory, "choose_batch_size", lambda *_, **__: 3)
     study = run_study(auto, tmp_path / "out")
     before = hash_tables(study.folder)
     assert study.runs["tiny"].identity.batch_size == 3
     shard_path(study.folder, study.runs["tiny"], ShardRange("member", 0, 4)).with_suffix(".json").unlink()
-    monkeypatch.setattr(memory, "choose_batch_size", lambda *_: 1)
+    monkeypatch.setattr(memory, "choose_batch_size", lambda *_, **__: 1)
     run_study(auto, study.folder)
     assert hash_tables(study.folder) == before
 

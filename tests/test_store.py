@@ -208,6 +208,7 @@ def test_commit_names_size_and_checksum(tmp_path):
         "bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
         "fingerprint": run.fingerprint,
+        "num_audited": 0,
     }
 
 

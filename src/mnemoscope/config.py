@@ -5,9 +5,10 @@ Each field's docstring says what it means; a field without a default is required
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from pydantic import ConfigDict
 
@@ -20,6 +21,10 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 CorpusFormat = Literal["auto", "megatron", "document", "npy", "tokens", "text"]
 Layout = Literal["documents", "packed"]
+
+FRAGILE_MARGIN: Final = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}
+"""Logits, by number format: a path whose smallest top-1 to top-2 margin is below this may differ on another machine or
+batch, and is what an audit scores again."""
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
@@ -129,8 +134,15 @@ class ModelConfig:
     """transformers' attention implementation; default its own choice."""
     remote_code: bool = False
     """Run code that the model's repository brings along; off unless asked for here by name."""
+    audit: bool | float = False
+    """Score sequences again in float32 whose smallest margin is below this number of logits; `true` takes the number
+    format's own: 0.25 in bfloat16, 0.05 in float16."""
 
     def __post_init__(self) -> None:
+        if self.audit is not False and self.dtype == "float32":
+            raise ConfigError("models.audit: given with dtype float32; expected bfloat16 or float16 to be audited")
+        if self.audit is not False and not 0 < self.audit < math.inf:
+            raise ConfigError(f"models.audit: {self.audit} given; expected true, or logits above 0")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@+-]*", self.label):
             raise ConfigError(
                 f"models.name: {self.label!r} given; expected letters, digits, . _ @ + - (it names a folder)"
@@ -143,6 +155,11 @@ class ModelConfig:
             return self.name
         base = self.source.rstrip("/").rsplit("/", 1)[-1] or self.source
         return base if self.revision is None else f"{base}@{self.revision}"
+
+    @property
+    def audit_margin(self) -> float | None:
+        """Logits below which a margin has its sequence scored again in float32; None where there is no audit."""
+        return FRAGILE_MARGIN[self.dtype] if self.audit is True else float(self.audit) or None
 
     @property
     def training_step(self) -> int | None:
@@ -276,6 +293,9 @@ class StudyConfig:
     """Sequences per forward pass; `auto` chooses from free memory once per run and records it."""
     shard_rows: int = 4096
     """Sequences per shard of the store: the most that a kill can lose."""
+    flip_sample: int = 256
+    """Sequences of each group that are scored in float32, too, for every model in another number format, to tell how
+    often it says something else; 0: none."""
     traces: TracesConfig | None = None
     """Per-token facts of a sample, for the analyses of frequency, entropy and embeddings; needs mode `graded` or
     `two-phase`."""
@@ -293,6 +313,8 @@ class StudyConfig:
             raise ConfigError(f"models: the name {twice[0]!r} is given twice; expected each once (set `name`)")
         if self.shard_rows < 1:
             raise ConfigError(f"shard_rows: {self.shard_rows} given; expected 1 or more")
+        if self.flip_sample < 0:
+            raise ConfigError(f"flip_sample: {self.flip_sample} given; expected 0 or more")
         if isinstance(self.batch_size, int) and self.batch_size < 1:
             raise ConfigError(f"batch_size: {self.batch_size} given; expected 1 or more, or 'auto'")
         if self.graded_sample is not None and self.mode != "two-phase":

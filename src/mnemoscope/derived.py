@@ -117,7 +117,9 @@ class Derived:
 
 def find_derived(folder: Path) -> list[Derived]:
     """Every set of a study's folder that has a record."""
-    records = sorted(path for kind in ("traces/*", "counts", "predictions/*") for path in folder.glob(f"{kind}/*.json"))
+    records = sorted(
+        path for kind in ("traces/*", "counts", "predictions/*", "flips/*") for path in folder.glob(f"{kind}/*.json")
+    )
     return [Derived(path.parent, path.stem) for path in records if "." not in path.stem]
 
 

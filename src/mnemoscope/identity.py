@@ -82,6 +82,8 @@ class RunIdentity:
     """Of mnemoscope, of the scores table's format, of torch and of transformers."""
     graded_sample: GradedSampleConfig | None = None
     """Which sequences have match bits in mode `two-phase`; None in other modes."""
+    audit_margin: float | None = None
+    """Logits: sequences with a smaller margin on a path were scored again in float32; None without an audit."""
 
     @property
     def grid(self) -> Grid:
@@ -97,10 +99,11 @@ class RunIdentity:
 
     @property
     def fingerprint(self) -> str:
-        """sha256, hex, of all of it; without a second phase the one that it had before there was any."""
+        """sha256, hex, of all of it; without second phase and audit the one that it had before there were any."""
         facts = asdict(self)
-        if self.graded_sample is None:
-            del facts["graded_sample"]
+        for name in ("graded_sample", "audit_margin"):
+            if facts[name] is None:
+                del facts[name]
         text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -91,6 +91,7 @@ def _list_scores(folder: Path, run: Run | None) -> dict[str, Any] | None:
         "num_rows": sum(record.num_rows for record in records.values()),
         "num_sequences": sum(record.num_sequences for record in records.values()),
         "num_short": sum(record.num_short for record in records.values()),
+        "num_audited": sum(record.num_audited for record in records.values()),
         "fingerprint": run.fingerprint,
         "shards": [
             {

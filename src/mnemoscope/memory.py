@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 import torch
 
+from mnemoscope.audit import FLOAT32_BYTES
 from mnemoscope.config import Grid, Mode
 from mnemoscope.errors import ScoringError
 from mnemoscope.model import CausalLM
@@ -25,14 +26,19 @@ ACTIVATIONS_PER_TOKEN: Final = 20
 """Widths of activations alive at a time in a layer: residual, queries, keys, values, and a four-fold MLP twice."""
 
 
-def choose_batch_size(model: CausalLM, grid: Grid, mode: Mode, num_workers: int = 1) -> int:
+def choose_batch_size(
+    model: CausalLM, grid: Grid, mode: Mode, num_workers: int = 1, *, with_audit: bool = False
+) -> int:
     """Sequences per pass for a model and a grid, at least 1: what fits into the memory that is free now.
 
-    Workers that share the device's memory each get their part of it, and each needs the weights.
+    Workers that share the device's memory each get their part of it, and each needs the weights; of an audited run each
+    also a float32 copy, whose sequences take more room, too.
     """
     weights = sum(parameter.nbytes for parameter in model.network.parameters())
-    free = (free_bytes(model.device) - (num_workers - 1) * weights) / num_workers
-    fitting = int(SHARE_OF_FREE * free / bytes_per_sequence(model, grid, mode))
+    copy = model.identity.num_parameters * FLOAT32_BYTES if with_audit else 0
+    free = (free_bytes(model.device) - (num_workers - 1) * weights) / num_workers - copy
+    wider = FLOAT32_BYTES / model.network.dtype.itemsize if with_audit else 1
+    fitting = int(SHARE_OF_FREE * free / (wider * bytes_per_sequence(model, grid, mode)))
     return max(1, min(fitting, MOST_SEQUENCES[model.device.type], model.batch_limit))
 
 
@@ -77,7 +83,7 @@ def within_memory(model: CausalLM, batch_size: int, attempt: Callable[[int], T],
         try:
             return attempt(limit)
         except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if limit == 1:
                 raise ScoringError(
@@ -90,7 +96,8 @@ def within_memory(model: CausalLM, batch_size: int, attempt: Callable[[int], T],
             torch.cuda.empty_cache()
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was no memory left, on whichever device."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 

@@ -38,7 +38,7 @@ _NUM_AT_ONCE: Final = 16
 _MOST_PASSES: Final = 20
 _OWN: Final = ("scores", "models", STUDY_FILE, MANIFEST_FILE, INDEX_FILE)
 """What the index does not list."""
-_CLAIMED: Final = ("traces", "counts", "predictions")
+_CLAIMED: Final = ("traces", "counts", "predictions", "flips")
 """What a manifest says to be there."""
 
 _log = logging.getLogger(__name__)

@@ -17,12 +17,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from mnemoscope.audit import check_room, in_float32
 from mnemoscope.config import ModelConfig, StudyConfig
 from mnemoscope.counts import plan_study_counts, write_counts
 from mnemoscope.engines import Engine, Once
 from mnemoscope.engines.local import LocalEngine
 from mnemoscope.errors import ConfigError
 from mnemoscope.files import locked, remove_abandoned
+from mnemoscope.flips import has_flips, is_half, measure_flips
 from mnemoscope.identity import ModelIdentity, RunIdentity
 from mnemoscope.manifest import remove_manifest, write_manifest
 from mnemoscope.mirror import InPlace, Mirror, workplace
@@ -36,7 +38,7 @@ from mnemoscope.predictions import (
 )
 from mnemoscope.progress import Progress
 from mnemoscope.refusals import check_logits, check_sources, check_tokenizer, check_traceable
-from mnemoscope.scorer import ScorerFactory
+from mnemoscope.scorer import ScorerFactory, let_go
 from mnemoscope.shards import SCORES_FORMAT, Part, ShardRange
 from mnemoscope.storage import Storage
 from mnemoscope.store import (
@@ -51,7 +53,7 @@ from mnemoscope.store import (
     read_study,
     register_models,
     run_folder,
-    set_aside,
+    set_damage_aside,
     study_lock,
 )
 from mnemoscope.study_file import resolve_paths
@@ -170,14 +172,16 @@ def _run_model(job: _Job, model_config: ModelConfig) -> None:
         if job.config.traces is not None:
             width()  # now, for the engine may let go of the model
         _remove_leftovers(job.folder, run)
-        _set_damage_aside(job.storage, run)
+        set_damage_aside(job.storage, run)
         _score(job, run, load)
     _trace(job, run, load, width)
+    _measure_flips(job, run, model_config, load)
 
 
 def _begin(job: _Job, model_config: ModelConfig, there: Run | None, model: CausalLM) -> Run:
     """The run, begun or taken up; refused before anything is written where model, texts or folder do not fit."""
-    run = _describe_run(job, model_config, model.identity, _batch_size(job, model, there))
+    is_audited = model_config.audit_margin is not None
+    run = _describe_run(job, model_config, model.identity, _batch_size(job, model, there, with_audit=is_audited))
     check_run(job.storage, run)
     if there is None:
         for text in job.texts().values():
@@ -185,6 +189,8 @@ def _begin(job: _Job, model_config: ModelConfig, there: Run | None, model: Causa
             check_logits(text, run, model)
             check_tokenizer(text, model_config)
         check_traceable(job.config, model)
+        if is_audited:
+            check_room(model.identity, model.device, label=run.label)
     with study_lock(job.storage):  # another process that adds a model forgets those that have not begun
         remove_manifest(job.storage)
         _register(job, run.label)
@@ -240,7 +246,7 @@ def _load(config: ModelConfig) -> CausalLM:
     return load_model(config)
 
 
-def _batch_size(job: _Job, model: CausalLM, there: Run | None) -> int:
+def _batch_size(job: _Job, model: CausalLM, there: Run | None, *, with_audit: bool) -> int:
     """As the study says, or as the run began; chosen from free memory only for a new run."""
     from mnemoscope.memory import choose_batch_size
 
@@ -249,7 +255,7 @@ def _batch_size(job: _Job, model: CausalLM, there: Run | None) -> int:
     if there is not None:
         return there.identity.batch_size
     sharing = job.engine.workers_per_device(model.device.type)
-    return choose_batch_size(model, job.config.grid, job.config.scoring_mode, sharing)
+    return choose_batch_size(model, job.config.grid, job.config.scoring_mode, sharing, with_audit=with_audit)
 
 
 def _describe_run(job: _Job, model: ModelConfig, identity: ModelIdentity, batch_size: int) -> Run:
@@ -265,6 +271,7 @@ def _describe_run(job: _Job, model: ModelConfig, identity: ModelIdentity, batch_
         versions={"mnemoscope": __version__, "scores": str(SCORES_FORMAT)}
         | {name: version(name) for name in ("torch", "transformers")},
         graded_sample=config.second_phase,
+        audit_margin=model.audit_margin,
     )
     return Run(
         label=model.label,
@@ -278,21 +285,9 @@ def _describe_run(job: _Job, model: ModelConfig, identity: ModelIdentity, batch_
 
 def _remove_leftovers(folder: Path, run: Run) -> None:
     """Remove the temporary files of dead runs."""
-    kept = (run_folder(folder, run.label), *(folder / name / run.label for name in ("traces", "predictions")))
+    kept = (run_folder(folder, run.label), *(folder / name / run.label for name in ("traces", "flips", "predictions")))
     for each in (folder, *kept, folder / "counts", folder / "analyses", folder / "figures"):
         remove_abandoned(each)
-
-
-def _set_damage_aside(storage: Storage, run: Run) -> None:
-    """Make room for new copies of the shards that are not what was written."""
-    for damage in find_damage(storage, run):
-        set_aside(storage, run, damage.shard)
-        _log.warning(
-            "%s: shard %s is damaged (%s); set aside and scored again",
-            run.label,
-            damage.shard.name,
-            damage.reason,
-        )
 
 
 def _score(job: _Job, run: Run, load: Once[CausalLM]) -> None:
@@ -307,10 +302,14 @@ def _score(job: _Job, run: Run, load: Once[CausalLM]) -> None:
         job.progress(run.label, num_done + begun.total(), num_sequences)
 
     job.progress(run.label, num_done, num_sequences)
-    make_scorer = ScorerFactory(run=run, model=load, texts=job.texts, folder=job.storage)
+    audited = next(model for model in job.config.models if model.label == run.label)
+    reference = None if run.identity.audit_margin is None else Once(partial(_load, in_float32(audited)))
+    make_scorer = ScorerFactory(run=run, model=load, texts=job.texts, folder=job.storage, reference=reference)
     for record in job.engine.run(tasks, make_scorer, tell):
         num_done += record.stop - record.start
         tell(record.shard, -begun[record.shard])
+    if reference is not None:
+        let_go(reference)
 
 
 def _trace(job: _Job, run: Run, load: Once[CausalLM], width: Once[int]) -> None:
@@ -334,6 +333,19 @@ def _trace(job: _Job, run: Run, load: Once[CausalLM], width: Once[int]) -> None:
 
         write_traces(plan, run, load, job.texts, width=width(), engine=job.engine, progress=tell)
     job.work.push()
+
+
+def _measure_flips(job: _Job, run: Run, model: ModelConfig, load: Once[CausalLM]) -> None:
+    """Compare a run in half precision with float32, unless that is done."""
+    if not is_half(run):
+        return
+    job.work.pull(run.label)
+    study, tell = open_study(job.folder), partial(job.progress, f"{run.label} in float32")
+    if study.config.flip_sample and not has_flips(study, run):
+        let_go(load)
+        remove_manifest(job.folder)
+        measure_flips(study, run, model, job.texts(), load=_load, progress=tell)
+        job.work.push()
 
 
 def _count(job: _Job) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
+from mnemoscope.audit import find_fragile, load_reference, replace_facts
 from mnemoscope.config import GradedSampleConfig, Grid, Mode
 from mnemoscope.corpus import Windows, check_vocabulary
 from mnemoscope.engines import Once
@@ -36,6 +37,8 @@ class ScorerFactory:
     model: Once[CausalLM]
     texts: Once[dict[str, GroupText]]
     folder: Path | Storage
+    reference: Once[CausalLM] | None = None
+    """The float32 copy that an audit scores with; None without one."""
 
     @property
     def device(self) -> str:
@@ -47,11 +50,16 @@ class ScorerFactory:
         self._check_folder()
         model, texts = self.model(), self.texts()
         check_unchanged(self.run, model, texts, doing="scored")
-        return ShardScorer(run=self.run, model=model, texts=texts, folder=self.folder, tell=tell)
+        reference = None
+        if self.reference is not None:
+            reference = load_reference(self.reference, model.identity, model.device, label=self.run.label)
+        return ShardScorer(run=self.run, model=model, texts=texts, folder=self.folder, tell=tell, reference=reference)
 
     def release(self) -> None:
         """Let go of the model, and of the memory that it held on its device."""
         let_go(self.model)
+        if self.reference is not None:
+            let_go(self.reference)
 
     def _check_folder(self) -> None:
         """Refuse to write where nobody would look for it."""
@@ -92,6 +100,8 @@ class ShardScorer:
     folder: Path | Storage
     tell: Callable[[int], None]
     """Told the number of sequences behind each batch."""
+    reference: CausalLM | None = None
+    """The float32 copy of the model, where the run is audited."""
 
     def __call__(self, shard: ShardRange) -> ShardRecord:
         """The commit of the shard, on disk when it returns."""
@@ -104,6 +114,7 @@ class ShardScorer:
         facts = facts_of(
             self.run, self.model, windows, mode=mode, choose=choose and choose.are_graded, progress=self.tell
         )
+        facts, num_audited = self._audit(shard.group, windows, facts, mode=mode)
         schema = scores_schema(
             identity.grid, mode=identity.mode, label=self.run.label, fingerprint=self.run.fingerprint
         )
@@ -111,7 +122,20 @@ class ShardScorer:
         rows = SequenceRows(windows.sequence_ids, windows.offsets, repeats, hash_windows(windows.tokens))
         graded = None if choose is None else choose.draw(slice(None), facts.first_mismatch_RC)
         table = scores_table(shard.group, rows, facts, schema=schema, grid=identity.grid, graded=graded)
-        return commit_shard(self.folder, self.run, shard, table, num_short=windows.num_short)
+        return commit_shard(self.folder, self.run, shard, table, num_short=windows.num_short, num_audited=num_audited)
+
+    def _audit(self, group: str, windows: Windows, facts: MatchFacts, *, mode: Mode) -> tuple[MatchFacts, int]:
+        """The facts with those of fragile sequences as float32 has them, and how many these are."""
+        margin = self.run.identity.audit_margin
+        if self.reference is None or margin is None:
+            return facts, 0
+        rows_A = np.flatnonzero(find_fragile(facts, margin))
+        if not len(rows_A):
+            return facts, 0
+        fragile = Windows(windows.sequence_ids[rows_A], windows.offsets[rows_A], windows.tokens[rows_A], num_short=0)
+        choose = self._draw(group, fragile)
+        audited = facts_of(self.run, self.reference, fragile, mode=mode, choose=choose and choose.are_graded)
+        return replace_facts(facts, rows_A, audited), len(rows_A)
 
     def _draw(self, group: str, windows: Windows) -> _SecondPhase | None:
         """How some windows' second phase is drawn; None where the study has none."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -70,11 +71,14 @@ __all__ = [
     "register_models",
     "run_folder",
     "set_aside",
+    "set_damage_aside",
     "shard_path",
     "step_rank",
     "study_at",
     "study_lock",
 ]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +96,8 @@ class ShardRecord:
     bytes: int
     sha256: str
     fingerprint: str
+    num_audited: int = 0
+    """Sequences that were scored again in float32; 0 without an audit."""
 
     @property
     def shard(self) -> ShardRange:
@@ -171,7 +177,9 @@ def step_rank(training_step: int | None) -> float:
     return math.inf if training_step is None else training_step
 
 
-def commit_shard(place: Place, run: Run, shard: ShardRange, table: pa.Table, *, num_short: int) -> ShardRecord:
+def commit_shard(
+    place: Place, run: Run, shard: ShardRange, table: pa.Table, *, num_short: int, num_audited: int = 0
+) -> ShardRecord:
     """Write a shard and then its commit; the same rows give the same bytes."""
     content = encode_table(table)
     digest = hashlib.sha256(content).hexdigest()
@@ -183,6 +191,7 @@ def commit_shard(place: Place, run: Run, shard: ShardRange, table: pa.Table, *, 
         bytes=len(content),
         sha256=digest,
         fingerprint=run.fingerprint,
+        num_audited=num_audited,
     )
     storage = storage_of(place)
     storage.write(table_name(run, shard), content)
@@ -226,6 +235,14 @@ def set_aside(place: Place, run: Run, shard: ShardRange) -> None:
     """Give a damaged shard and its commit names that no reader takes for a table."""
     # The commit first: then it is undone.
     storage_of(place).set_aside([record_name(run, shard), table_name(run, shard)])
+
+
+def set_damage_aside(place: Place, run: Run) -> None:
+    """Make room for new copies of the shards that are not what was written."""
+    for damage in find_damage(place, run):
+        set_aside(place, run, damage.shard)
+        words = "%s: shard %s is damaged (%s); set aside and scored again"
+        _log.warning(words, run.label, damage.shard.name, damage.reason)
 
 
 def read_scores(
@@ -310,7 +327,12 @@ def _check(storage: Storage, run: Run, *, hashing: bool) -> dict[ShardRange, tup
 def _adds_up(record: ShardRecord, run: Run) -> bool:
     """Whether what a commit counts can be so; it has no checksum of its own, and a flipped bit makes another number."""
     is_whole = record.num_sequences + record.num_short == record.stop - record.start
-    return is_whole and record.num_rows == record.num_sequences * len(run.identity.contexts)
+    most_audited = 0 if run.identity.audit_margin is None else record.num_sequences
+    return (
+        is_whole
+        and 0 <= record.num_audited <= most_audited
+        and record.num_rows == record.num_sequences * len(run.identity.contexts)
+    )
 
 
 def _find_faults(storage: Storage, records: dict[str, ShardRecord], *, hashing: bool) -> dict[str, str]:

@@ -28,6 +28,7 @@ from mnemoscope.analyses.factors import FactorsResult
 from mnemoscope.analyses.frequency import FrequencyResult
 from mnemoscope.analyses.prediction import PredictionResult
 from mnemoscope.analyses.transitions import TransitionsResult
+from mnemoscope.config import FRAGILE_MARGIN
 from mnemoscope.counts import counts_of
 from mnemoscope.derived import Derived, key_of
 from mnemoscope.files import remove_abandoned, write_atomically
@@ -36,8 +37,6 @@ from mnemoscope.store import Run, Study, encode_table
 from mnemoscope.traces import has_traces, traced_contexts, traces_of
 from mnemoscope.version import __version__
 
-FRAGILE_MARGIN: Final = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}
-"""Logits: a path whose smallest top-1 to top-2 margin is below this may differ on another machine or batch."""
 RESULTS: Final = {
     "factors": FactorsResult,
     "transitions": TransitionsResult,
@@ -51,8 +50,12 @@ _OF_TRACES: Final = ("frequency", "entropy", "embeddings")
 
 
 def fragile_margin(run: Run) -> float:
-    """Logits below which a margin of this run counts as a near-tie."""
-    return FRAGILE_MARGIN[run.identity.weights.dtype]
+    """Logits below which a margin of this run counts as a near-tie.
+
+    After an audit that left none below its own format's, all that are below float32's are float32's.
+    """
+    own, audited = FRAGILE_MARGIN[run.identity.weights.dtype], run.identity.audit_margin
+    return own if audited is None or audited < own else FRAGILE_MARGIN["float32"]
 
 
 def write_findings(study: Study, results: Mapping[str, AnalysisResult]) -> None:
