@@ -9,6 +9,7 @@ import os
 import random
 import sys
 import threading
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,6 +55,8 @@ def s3_server() -> Iterator[str]:
         ):
             patch.setenv(name, value)
         forget_filesystems()
+        # One process has one store, whichever of its servers is asked, and the last module's study is still there.
+        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/moto-api/reset", method="POST")).close()
         boto3.client("s3").create_bucket(Bucket="bkt")
         yield endpoint
     server.stop()
