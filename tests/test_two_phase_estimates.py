@@ -15,6 +15,7 @@ from mnemoscope.analyses.pair_phases import NUM_KINDS, ObservedRows, OpenPairs, 
 from mnemoscope.analyses.pairs import PairedCell, PairStratum, count_pairs
 from mnemoscope.config import CorpusConfig, CountsConfig, GradedSampleConfig, ModelConfig, StudyConfig, TracesConfig
 from mnemoscope.coverage import audit_coverage, find_derived_faults
+from mnemoscope.errors import StoreError
 from mnemoscope.findings import analyze
 from mnemoscope.open_counts import OpenCounts, count_open
 from mnemoscope.report.cautions import cautions
@@ -84,6 +85,15 @@ def test_open_ones_of_whom_nobody_is_graded_go_to_the_next_probability():
     np.testing.assert_array_equal(merged.num_open, [0, 11])
     np.testing.assert_allclose(merged.estimate(np.array([0, 0])), [5.5, 5.5])
     assert not OpenCounts(np.array([7, 0]), np.zeros((2, 2), int)).merged(2).is_estimable
+
+
+@pytest.mark.parametrize("probabilities", [(), (0.3, 0.7, 1.0)])
+def test_probabilities_of_another_study_are_refused(tables, graded, probabilities):
+    """Rows that were drawn with other probabilities than the study's are told, not counted."""
+    grid = graded.config.grid
+    table = thin_table(next(iter(tables.values())), grid, GradedSampleConfig(**SHARES))
+    with pytest.raises(StoreError, match="inclusion probabilities that are not the study's"):
+        count_matches([table], grid, "two-phase", probabilities=probabilities)
 
 
 def test_counts_by_score_are_estimated_without_bias_and_full_matches_counted(tables, clusters, graded):

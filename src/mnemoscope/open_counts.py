@@ -98,8 +98,8 @@ def open_rows(table: pa.Table, probabilities: Sequence[float]) -> OpenRows:
     """What a table says of the second phase; `probabilities` are those of the study."""
     known = np.unique(probabilities)
     found_R = table.column("inclusion_probability").to_numpy()
-    stratum_R = np.searchsorted(known, found_R).clip(max=len(known) - 1)
-    if not np.array_equal(known[stratum_R], found_R):
+    stratum_R = np.searchsorted(known, found_R)
+    if not np.isin(found_R, known).all():
         raise StoreError("scores have inclusion probabilities that are not the study's; expected those of one study")
     return OpenRows(stratum_R.astype(np.int64), is_graded(table), len(known))
 
