@@ -29,8 +29,8 @@ from mnemoscope.config import ModelConfig, StudyConfig
 from mnemoscope.errors import StoreError
 from mnemoscope.identity import RunIdentity
 from mnemoscope.shards import ShardRange, plan_shards
-from mnemoscope.storage import Place, Storage, storage_of
-from mnemoscope.study_file import dump_study, parse_study
+from mnemoscope.storage import LocalStorage, Place, Storage, storage_of
+from mnemoscope.study_file import dump_study, parse_study, resolve_paths
 
 STUDY_FILE: Final = "study.toml"
 Group = Literal["member", "control"]
@@ -62,7 +62,11 @@ def read_study(place: Place) -> StudyConfig | None:
     """The study that study.toml says; None where there is none; ConfigError where it says none."""
     storage = storage_of(place)
     content = storage.read_many([STUDY_FILE]).get(STUDY_FILE)
-    return None if content is None else parse_study(content, storage.where(STUDY_FILE))
+    if content is None:
+        return None
+    study = parse_study(content, storage.where(STUDY_FILE))
+    # A path that somebody wrote into a folder's file is meant from there; an address has no folders to start from.
+    return resolve_paths(study, Path(storage.where(STUDY_FILE)).parent) if isinstance(storage, LocalStorage) else study
 
 
 def read_run(place: Place, label: str) -> Run | None:
