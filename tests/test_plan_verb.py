@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import mnemoscope.memory
-from mnemoscope.config import CorpusConfig, CountsConfig, ModelConfig, TracesConfig
+from mnemoscope.config import CorpusConfig, CountsConfig, GradedSampleConfig, ModelConfig, TracesConfig
 from mnemoscope.model import load_model
 from mnemoscope.model_files import model_size
 from mnemoscope.pilot_rows import RandomRows, SeenRows
@@ -130,6 +130,20 @@ def test_exact_studies_are_planned(plan):
     assert exact["size"]["mode"] == "exact"
     assert exact["disk"]["scores"] < graded["disk"]["scores"]
     assert set(exact["models"][0]["rates"]) == {"exact", "graded"}
+
+
+def test_two_phase_studies_are_planned(plan):
+    """Scoring takes what mode exact does and, of the share that is decoded, what mode graded takes more."""
+    sample = GradedSampleConfig(share=0.2, near_share=0.6)
+    found = json.loads(plan("--json", num_rows=64, mode="two-phase", graded_sample=sample)[1])
+    (model,), hours, num_rows = found["models"], found["hours"][0], 64 + 12
+    assert found["size"]["mode"] == "two-phase"
+    assert found["size"]["graded_sample"] == {"share": 0.2, "near_share": 0.6, "seed": 0}
+    assert 0 < model["near"] < 1
+    exact, graded = (1 / model["rates"][mode]["per_second"] for mode in ("exact", "graded"))
+    decoded = 0.2 + model["near"] * (0.6 - 0.2)
+    seconds = exact + decoded * max(0, graded - exact) + model["storing"]["seconds_per_sequence"]
+    assert hours["scoring"] * 3600 == pytest.approx(num_rows * seconds)
 
 
 def test_every_misfit_is_told_at_once(plan, tmp_path, monkeypatch):
