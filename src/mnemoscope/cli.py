@@ -14,6 +14,7 @@ from mnemoscope.engine_options import HERE, EngineOptions
 from mnemoscope.errors import ConfigError
 from mnemoscope.plan_verb import plan
 from mnemoscope.report_verbs import report
+from mnemoscope.status_verb import status
 from mnemoscope.table_verbs import export, import_scores, show
 from mnemoscope.version import __version__
 from mnemoscope.view_verb import view
@@ -75,7 +76,14 @@ def demo(
 
 
 @app.command
-def study(file: Path, *, out: str | Path | None = None, part: str | None = None, where: EngineOptions = HERE) -> None:
+def study(
+    file: Path,
+    *,
+    out: str | Path | None = None,
+    part: str | None = None,
+    audit: Annotated[bool, Parameter(negative="")] = False,
+    where: EngineOptions = HERE,
+) -> None:
     """Score several models or checkpoints over one corpus and its control, as a study file says.
 
     Parameters
@@ -87,12 +95,15 @@ def study(file: Path, *, out: str | Path | None = None, part: str | None = None,
     part
         NUMBER/OF, such as 2/8: score these shards only, while the same command with other numbers scores the others,
         anywhere and at any time, into the same folder or address; the last one finishes the study.
+    audit
+        Score sequences whose margins are near-ties in bfloat16 or float16 again in float32, as `audit = true` does.
     where
         The engine.
     """
     from mnemoscope.study_file import load_study, resolve_paths
 
     config = resolve_paths(load_study(file), file.absolute().parent)
+    config = _with_audit(config) if audit else config
     _run(config, out or file.with_suffix(""), where, part)
 
 
@@ -109,6 +120,7 @@ def score(
     revision: Annotated[str | None, Parameter(group=_MODEL)] = None,
     name: Annotated[str | None, Parameter(group=_MODEL)] = None,
     dtype: Annotated[Dtype, Parameter(group=_MODEL)] = "float32",
+    audit: Annotated[bool, Parameter(group=_MODEL, negative="")] = False,
     device: Annotated[Device, Parameter(group=_MODEL)] = "auto",
     attention: Annotated[Literal["sdpa", "eager", "flash_attention_2"] | None, Parameter(group=_MODEL)] = None,
     remote_code: Annotated[bool, Parameter(group=_MODEL, negative="")] = False,
@@ -154,6 +166,8 @@ def score(
         The model's name in folders and tables.
     dtype
         Number format of the model; float32 is the reference.
+    audit
+        Of another format: score sequences whose margins are near-ties in it again in float32.
     device
         Where the model runs; auto takes cuda, then mps, then cpu.
     attention
@@ -216,6 +230,7 @@ def score(
                     revision=revision,
                     name=name,
                     dtype=dtype,
+                    audit=audit,
                     device=device,
                     attention=attention,
                     remote_code=remote_code,
@@ -300,28 +315,7 @@ def predict(
     console.print(f"\nranking   {out or opened.where(name)}", highlight=False, markup=False, soft_wrap=True)
 
 
-@app.command
-def status(folder: str | Path, *, verify: Annotated[bool, Parameter(negative="")] = False) -> None:
-    """How far a study is; with --verify also whether its tables are undamaged and complete.
-
-    Parameters
-    ----------
-    folder
-        Folder or address of the study.
-    verify
-        Read every table: checksums, and each selected sequence in the scores exactly once. Exit status 1 if not.
-    """
-    from mnemoscope.report.tables import print_table, status_table
-    from mnemoscope.status import read_status
-
-    console = _console()
-    report = read_status(folder)
-    print_table(status_table(report), console)
-    if verify and not _verify(folder, console):
-        sys.exit(1)
-
-
-for _verb in (plan, report, show, view, export, import_scores):
+for _verb in (status, plan, report, show, view, export, import_scores):
     app.command(_verb)
 
 
@@ -344,41 +338,22 @@ def _run(config: StudyConfig, folder: str | Path, where: EngineOptions, part: st
     conclude(finished)
 
 
-def _verify(folder: str | Path, console: Console) -> bool:
-    """Whether every file is undamaged and every selected sequence there once; says what is not."""
-    from mnemoscope.coverage import audit_coverage, find_derived_faults
-    from mnemoscope.mirror import workplace
-    from mnemoscope.store import find_damage, open_study
-
-    opened, work = open_study(folder), workplace(folder)
-    sound = len(opened.runs) == len(opened.config.models)
-    for label, run in opened.runs.items():
-        damaged = find_damage(work.storage, run)
-        for damage in damaged:
-            words = f"{label}: shard {damage.shard.name} is damaged: {damage.reason}"
-            console.print(words, markup=False, soft_wrap=True)
-        if damaged:
-            sound = False
-            continue
-        coverage = audit_coverage(opened, label)
-        sound = sound and coverage.is_complete
-        console.print(
-            f"{label}: {coverage.num_expected:,} rows expected, {coverage.num_missing:,} missing, "
-            f"{coverage.num_doubled:,} doubled, {coverage.num_alien:,} alien; "
-            f"{coverage.num_short:,} sequences too short",
-            markup=False,
-            soft_wrap=True,
-        )
-    faults = find_derived_faults(opened) | work.find_faults()
-    for name, fault in faults.items():
-        console.print(f"{name}: {fault or 'undamaged'}", markup=False, soft_wrap=True)
-    return sound and not any(faults.values())
-
-
 def _console() -> Console:
     from rich.console import Console
 
     return Console()
+
+
+def _with_audit(config: StudyConfig) -> StudyConfig:
+    """The study with an audit of every model that is not in float32 and has none; ConfigError where all are."""
+    from dataclasses import replace
+
+    if all(model.dtype == "float32" for model in config.models):
+        raise ConfigError("--audit: given, and every model has dtype float32; expected bfloat16 or float16 to audit")
+    models = [
+        model if model.dtype == "float32" else replace(model, audit=model.audit or True) for model in config.models
+    ]
+    return replace(config, models=tuple(models))
 
 
 def _like(reading: CorpusConfig, paths: list[str]) -> CorpusConfig:

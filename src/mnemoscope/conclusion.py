@@ -7,6 +7,9 @@ from pathlib import Path
 from rich.console import Console
 
 from mnemoscope.findings import analyze, of_final_models, save_findings
+from mnemoscope.flips import all_flips
+from mnemoscope.report.flip_table import flip_table
+from mnemoscope.report.layout import print_table
 from mnemoscope.report.tables import print_results
 from mnemoscope.reporting import REPORT_FILE, write_report
 from mnemoscope.store import Study
@@ -19,6 +22,9 @@ def conclude(finished: Study) -> None:
     write_report(finished, results=results)
     console = Console()
     print_results({name: of_final_models(finished, result) for name, result in results.items()}, console)
+    if rates := all_flips(finished):
+        console.print()
+        print_table(flip_table(rates), console)
     _print_places(finished, figures, console)
 
 

@@ -1,16 +1,17 @@
 """How much a run in half precision differs from float32, on disk: a sample of its sequences, scored in both.
 
-    flips/MODEL/sample.parquet    one row per sampled sequence and context: the run's facts, and float32's beside them
-    flips/MODEL/sample.json       the record, written last
+    flips/MODEL/sample.parquet         a row per sampled sequence and context: the run's facts, float32's beside them
+    flips/MODEL/sample.counts.parquet  what differs, by group, context and continuation (see `analyses.flip_counts`)
+    flips/MODEL/sample.json            the record, written last
 
 The run's model has been let go by then: float32 takes twice its room. Where its device has not that much, float32 is
-computed on the CPU, which is said. Counts of what differs are made on reading (`analyses.flip_counts`).
+computed on the CPU, which is said.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -54,6 +55,8 @@ class FlipRate(NamedTuple):
 
     label: str
     dtype: str
+    near_margin: float
+    """Logits below which a float32 margin counts as near."""
     reference_device: str
     """Where float32 was computed."""
     counts: tuple[FlipCount, ...]
@@ -113,26 +116,39 @@ def measure_flips(
 
     def fill(paths: Mapping[str, Path]) -> None:
         parts = [_compare(study, run, model, own, group=group, tell=tell) for group, own in windows.items()]
-        metadata = {"fingerprint": run.fingerprint, "model": run.label, "float32_device": model.device.type}
-        paths[".parquet"].write_bytes(encode_table(pa.concat_tables(parts).replace_schema_metadata(metadata)))
+        threshold = run.identity.audit_margin or FRAGILE_MARGIN[run.identity.weights.dtype]
+        table = pa.concat_tables(parts)
+        counts = [count._asdict() for count in count_flips(table, run.identity.grid, threshold=threshold)]
+        metadata = {
+            "fingerprint": run.fingerprint,
+            "model": run.label,
+            "float32_device": model.device.type,
+            "near_margin_logits": str(threshold),
+        }
+        for suffix, each in ((".parquet", table), (".counts.parquet", pa.Table.from_pylist(counts))):
+            paths[suffix].write_bytes(encode_table(each.replace_schema_metadata(metadata)))
 
-    flips_of(study.folder, run.label).write(_key(study, run), [".parquet"], fill)
+    flips_of(study.folder, run.label).write(_key(study, run), [".parquet", ".counts.parquet"], fill)
 
 
 def read_flips(study: Study, run: Run) -> FlipRate | None:
     """What a run's sample says; None where it has none, or one of other facts."""
     if not is_half(run) or not has_flips(study, run):
         return None
-    path = flips_of(study.folder, run.label).path(".parquet")
+    path = flips_of(study.folder, run.label).path(".counts.parquet")
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{path}: damaged ({error}); run the study again to have it redone") from error
-    dtype = run.identity.weights.dtype
-    threshold = run.identity.audit_margin or FRAGILE_MARGIN[dtype]
-    counts = count_flips(table, run.identity.grid, threshold=threshold)
-    device = (table.schema.metadata or {}).get(b"float32_device", b"cpu").decode()
-    return FlipRate(run.label, dtype, device, tuple(counts))
+    metadata: dict[bytes, bytes] = table.schema.metadata or {}
+    counts = tuple(FlipCount(**row) for row in table.to_pylist())
+    return FlipRate(
+        label=run.label,
+        dtype=run.identity.weights.dtype,
+        near_margin=float(metadata[b"near_margin_logits"]),
+        reference_device=metadata[b"float32_device"].decode(),
+        counts=counts,
+    )
 
 
 def _load_reference(run: Run, config: ModelConfig, load: Callable[[ModelConfig], CausalLM]) -> CausalLM:
@@ -204,9 +220,7 @@ def _schema(run: Run) -> pa.Schema:
     return scores_schema(run.identity.grid, mode=run.identity.mode, label=run.label, fingerprint=run.fingerprint)
 
 
-def all_flips(study: Study) -> Iterator[FlipRate]:
+def all_flips(study: Study) -> list[FlipRate]:
     """What is known of each run of the study that is not in float32."""
-    for run in study.runs.values():
-        found = read_flips(study, run)
-        if found is not None:
-            yield found
+    found = [read_flips(study, run) for run in study.runs.values()]
+    return [rate for rate in found if rate is not None]

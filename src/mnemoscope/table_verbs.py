@@ -39,13 +39,20 @@ def show(
         Hide what looks like e-mail addresses, telephone numbers, keys, card and account numbers, and all tokens after
         50 in a row.
     """
+    from dataclasses import replace
+
     from rich.console import Console
 
+    from mnemoscope.flips import read_flips
+    from mnemoscope.report.flip_table import flip_words
     from mnemoscope.report.sequence_text import print_sequence
     from mnemoscope.sequences import read_sequence
     from mnemoscope.store import open_study
 
-    view = read_sequence(open_study(folder), sequence, group=group, label=model, context=context, redact=redact)
+    study = open_study(folder)
+    view = read_sequence(study, sequence, group=group, label=model, context=context, redact=redact)
+    if (flips := read_flips(study, study.run(view.model))) is not None:
+        view = replace(view, notes=(*view.notes, flip_words(flips)))
     print_sequence(view, Console())
 
 

@@ -9,6 +9,7 @@ from mnemoscope.analyses.factors import SMALL_STRATUM, FactorsResult
 from mnemoscope.intervals import share_decimals
 from mnemoscope.report.claims import Claim, longest_row
 from mnemoscope.report.estimates import known_row, known_words
+from mnemoscope.report.flip_table import flip_words
 from mnemoscope.report.rows import records
 from mnemoscope.report.spoken import counted, joined, plural
 from mnemoscope.report.study_facts import StudyFacts
@@ -79,6 +80,9 @@ def _about_numbers(factors: AnalysisResult | None, facts: StudyFacts) -> Iterato
     half = [model.label for model in facts.models if model.dtype not in (None, "float32")]
     if half:
         yield f"{joined(half)} ran in a half-precision number format, in which near-ties are common."
+    for model in facts.models:
+        if model.flips is not None:
+            yield f"Held against float32 on a random sample: {flip_words(model.flips)}."
     if not isinstance(factors, FactorsResult):
         return
     row = longest_row(factors)

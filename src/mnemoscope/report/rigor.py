@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from mnemoscope.analyses import AnalysisResult
 from mnemoscope.report.rigor_analyses import inference_rows, prediction_rows, reporting_rows, selection_rows
 from mnemoscope.report.rigor_evidence import Evidence, RigorRow, State
-from mnemoscope.report.rigor_scores import control_rows, definition_rows, numeric_rows, unit_rows
+from mnemoscope.report.rigor_numerics import numeric_rows
+from mnemoscope.report.rigor_scores import control_rows, definition_rows, unit_rows
 from mnemoscope.report.study_facts import StudyFacts
 
 __all__ = ["RigorRow", "State", "rigor_table"]

@@ -17,6 +17,7 @@ from mnemoscope.analyses.transitions import TransitionsResult
 from mnemoscope.report.study_facts import StudyFacts
 
 State = Literal["done", "partly", "not done", "not applicable"]
+NO_SCORES: Final = "no scores were analysed"
 IMPORTED: Final = "scores were imported; how they were made is not known"
 NO_TRACES: Final = "no sequences were traced token by token; a [traces] section does that"
 NO_PREDICTION: Final = "no predictors were trained; a [prediction] section does that"

@@ -1,8 +1,8 @@
-"""Rows of the rigor table about what was scored, in which units, against which controls, with which numerics."""
+"""Rows of the rigor table about what was scored, in which units, against which controls."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 import pyarrow as pa
@@ -12,23 +12,20 @@ from mnemoscope.report.claims import copies_claim, excess_row, longest_row
 from mnemoscope.report.estimates import known_row, known_words
 from mnemoscope.report.rigor_evidence import (
     IMPORTED,
+    NO_SCORES,
     NO_TRACES,
     Evidence,
     RigorRow,
-    State,
     graded,
     num_known,
     num_marked,
     values_of,
 )
-from mnemoscope.report.rows import Record, last_checkpoints, records
+from mnemoscope.report.rows import at_longest, records
 from mnemoscope.report.spoken import bound_words, counted, joined, plural, points_words
-from mnemoscope.report.study_facts import ModelFacts
 
-NO_SCORES: Final = "no scores were analysed"
 _SIZES: Final = ("num_sequences", "num_clusters", "num_from", "num_points", "num_chosen", "num_rose")
 """Columns that say how many stand behind a row."""
-FRAGILE_RULE: Final = "smallest gap between the two best tokens' logits along the path"
 
 
 def definition_rows(evidence: Evidence) -> Iterator[RigorRow]:
@@ -260,13 +257,8 @@ def _second_control(topic: str, evidence: Evidence) -> RigorRow:
         why = "no checkpoint of step 0 is among the models; score one, or a model of another family, in the same study"
         return RigorRow(topic, point, "not done", why)
     rows = [row for row in records(evidence.factors.memorized) if row["model"] in fresh and row["group"] == "member"]
-    words = joined([f"{row['model']} {counted(row, 'num_memorized', 'num_sequences')}" for row in _longest(rows)])
+    words = joined([f"{row['model']} {counted(row, 'num_memorized', 'num_sequences')}" for row in at_longest(rows)])
     return RigorRow(topic, point, "done", f"untrained: {words} recited at the longest lengths")
-
-
-def _longest(rows: list[Record]) -> list[Record]:
-    last = max(((row["context"], row["continuation"]) for row in rows), default=None)
-    return [row for row in rows if (row["context"], row["continuation"]) == last]
 
 
 def _positive_control(topic: str, factors: FactorsResult | None) -> RigorRow:
@@ -276,119 +268,3 @@ def _positive_control(topic: str, factors: FactorsResult | None) -> RigorRow:
     claim = copies_claim(factors)
     words = f"{claim.words} Few copies are compared with many; the classes between stand in the table of repeats"
     return RigorRow(topic, point, "done" if claim.state == "found" else "partly", words)
-
-
-def numeric_rows(evidence: Evidence) -> Iterator[RigorRow]:
-    """Whether other numbers of the same machine, or another machine, would say the same."""
-    topic, facts = "Numerics", evidence.facts
-    memorized = None if evidence.factors is None else evidence.factors.memorized
-    known, of = num_known(memorized, "num_fragile"), 0 if memorized is None else memorized.num_rows
-    num_fragile = sum(row["num_fragile"] or 0 for row in records(memorized)) if memorized is not None else 0
-    yield RigorRow(
-        topic,
-        "Smallest top-1 to top-2 margin is kept, fragile rows are counted",
-        graded(known, of),
-        f"{FRAGILE_RULE}; {_fragile_words(memorized)}"
-        if known
-        else IMPORTED
-        if evidence.is_imported
-        else "not known here",
-    )
-    yield _float32(topic, evidence)
-    yield RigorRow(
-        topic,
-        "The flip rate is carried into the interval",
-        "not done" if not num_known(memorized, "share_if_flipped_high") else "partly" if num_fragile else "done",
-        _flip_words(known, num_fragile),
-    )
-    twins = _numeric_twins(facts.models)
-    batches = joined(sorted({f"{model.batch_size:,}" for model in facts.models if model.batch_size}))
-    yield RigorRow(
-        topic,
-        "Greedy decoding under another batch shape, number format or kernel is compared",
-        "done" if twins else "partly" if batches else "not done",
-        f"the same weights were run otherwise: {joined(twins)}"
-        if twins
-        else f"recorded ({batches} sequences per pass) and kept on resuming; this study was not scored a second time "
-        "under others: a twin in another number format would show how much changes"
-        if batches
-        else IMPORTED,
-    )
-    yield from _token_rows(topic, evidence)
-
-
-def _numeric_twins(models: Sequence[ModelFacts]) -> list[str]:
-    """Labels of models whose weights another one has, too, run in another format, kernel or batch."""
-    ways: dict[str | None, set[tuple[object, ...]]] = {}
-    for model in models:
-        ways.setdefault(model.weights_sha256, set()).add((model.dtype, model.attention, model.batch_size, model.device))
-    return [model.label for model in models if model.weights_sha256 and len(ways[model.weights_sha256]) > 1]
-
-
-def _fragile_words(memorized: pa.Table | None) -> str:
-    """Of the largest final model at its longest lengths."""
-    rows = [] if memorized is None else last_checkpoints(row for row in records(memorized) if row["group"] == "member")
-    rows = [
-        row
-        for row in _longest([row for row in rows if row["model"] == rows[-1]["model"]])
-        if row["num_fragile"] is not None
-    ]
-    return f"{rows[-1]['model']}: {counted(rows[-1], 'num_fragile', 'num_sequences')}" if rows else "no row of members"
-
-
-def _float32(topic: str, evidence: Evidence) -> RigorRow:
-    point = "Fragile rows are scored again in float32"
-    dtypes = {model.label: model.dtype for model in evidence.facts.models}
-    if evidence.is_imported or not dtypes:
-        return RigorRow(topic, point, "not done", IMPORTED if evidence.is_imported else NO_SCORES)
-    half = [label for label, dtype in dtypes.items() if dtype != "float32"]
-    if not half:
-        return RigorRow(topic, point, "not applicable", "every model ran in float32 from the start")
-    formats = joined(sorted({str(dtypes[label]) for label in half}))
-    return RigorRow(
-        topic,
-        point,
-        "not done",
-        f'{plural(len(half), "model")} ran in {formats} only: {joined(half)}; dtype = "float32" would',
-    )
-
-
-def _flip_words(known: int, num_fragile: int) -> str:
-    if not known:
-        return "near-ties are not known"
-    if not num_fragile:
-        return "no path has a near-tie"
-    return (
-        "beside each interval stands what all fragile rows turned at once could make of the share; how many really "
-        "turn was not measured"
-    )
-
-
-def _token_rows(topic: str, evidence: Evidence) -> Iterator[RigorRow]:
-    """What holds by the construction of the scorer, and is held by tests; nothing of imported scores."""
-    built = "not done" if evidence.is_imported else "done"
-    yield RigorRow(topic, "Never stops at end-of-text, never bans it; no BOS that training lacked", *_special(evidence))
-    yield RigorRow(
-        topic,
-        "Tokens are compared, never re-tokenized text",
-        built,
-        IMPORTED
-        if evidence.is_imported
-        else "by construction: generated ids against the row's ids "
-        "(tests/test_scoring.py: test_graded_facts_equal_plain_greedy_decoding)",
-    )
-
-
-def _special(evidence: Evidence) -> tuple[State, str]:
-    """End of text and beginning of sequence."""
-    if evidence.is_imported:
-        return "not done", IMPORTED
-    held = (
-        "by construction, branches have a fixed length "
-        "(tests/test_scoring.py: test_end_of_text_neither_stops_nor_is_banned)"
-    )
-    added = [name for name, group in evidence.facts.groups.items() if group.bos]
-    if added:
-        where = joined(added)
-        return "partly", f"{held}; a BOS is put before each document of {where}: right only if training did so"
-    return "done", f"{held}; no BOS is added"

@@ -71,3 +71,9 @@ def range_label(low: int, high: int) -> str:
 
 def _length(result: FactorsResult, name: str) -> object:
     return result.finding.figures.get(name)
+
+
+def at_longest(rows: list[Record]) -> list[Record]:
+    """The rows at the longest context and continuation among them."""
+    last = max(((row["context"], row["continuation"]) for row in rows), default=None)
+    return [row for row in rows if (row["context"], row["continuation"]) == last]

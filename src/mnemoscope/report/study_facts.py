@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from mnemoscope.config import CorpusConfig, GradedSampleConfig, StudyConfig, StudyMode
+from mnemoscope.flips import FlipRate, read_flips
 from mnemoscope.identity import GroupIdentity, ModelIdentity
 from mnemoscope.store import Run, Study, final_runs
 
@@ -40,6 +41,12 @@ class ModelFacts:
     """Of everything that its stored facts follow from."""
     is_final: bool
     """Whether it is the last step of its source; intermediate checkpoints are not."""
+    audit_margin: float | None = None
+    """Logits below which sequences were scored again in float32; None without an audit."""
+    num_audited: int | None = None
+    """How many were; None while no manifest says so."""
+    flips: FlipRate | None = None
+    """How often it says something else than float32; None in float32, and where it was not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +118,7 @@ class StudyFacts:
 
 def facts_of(study: Study, manifest: Mapping[str, Any] | None) -> StudyFacts:
     """The facts of an opened study and its manifest (None where there is none). Of the disk it only asks whether
-    traces, counts and predictions are there.
+    traces, counts and predictions are there, and how often models in half precision differ from float32.
     """
     config, provenance = study.config, (manifest or {}).get("provenance", {})
     final = {run.label for run in final_runs(study)}
@@ -119,7 +126,7 @@ def facts_of(study: Study, manifest: Mapping[str, Any] | None) -> StudyFacts:
     continuation = None if traces is None else traces.continuation or config.continuations[0]
     return StudyFacts(
         name=study.folder.resolve().name,
-        models=tuple(_model_facts(run, is_final=run.label in final) for run in study.runs.values()),
+        models=tuple(_model_facts(study, run, manifest, is_final=run.label in final) for run in study.runs.values()),
         missing_models=tuple(model.label for model in config.models if model.label not in study.runs),
         groups=_groups(study, manifest),
         contexts=config.contexts,
@@ -147,7 +154,7 @@ def _versions(runs: Any) -> dict[str, str]:
     return next((dict(run.identity.versions) for run in runs), {})
 
 
-def _model_facts(run: Run, *, is_final: bool) -> ModelFacts:
+def _model_facts(study: Study, run: Run, manifest: Mapping[str, Any] | None, *, is_final: bool) -> ModelFacts:
     model = run.identity.model
     known = model if isinstance(model, ModelIdentity) else None
     return ModelFacts(
@@ -167,7 +174,15 @@ def _model_facts(run: Run, *, is_final: bool) -> ModelFacts:
         batch_size=run.identity.batch_size,
         fingerprint=run.fingerprint,
         is_final=is_final,
+        audit_margin=run.identity.audit_margin,
+        num_audited=_scores_of(run, manifest).get("num_audited"),
+        flips=read_flips(study, run),
     )
+
+
+def _scores_of(run: Run, manifest: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What the manifest says of a run's scores; nothing where it does not name them."""
+    return ((manifest or {}).get("tables", {}).get("scores") or {}).get(run.label) or {}
 
 
 def _groups(study: Study, manifest: Mapping[str, Any] | None) -> dict[str, GroupFacts]:
@@ -183,7 +198,7 @@ def _groups(study: Study, manifest: Mapping[str, Any] | None) -> dict[str, Group
 
 def _count_scored(run: Run, manifest: Mapping[str, Any] | None, group: str) -> int | None:
     """Sequences of the group in the run's shards, as the manifest lists them; None where it does not."""
-    table = ((manifest or {}).get("tables", {}).get("scores") or {}).get(run.label)
+    table = _scores_of(run, manifest)
     if not table:
         return None
     shards: Sequence[Mapping[str, Any]] = table["shards"]
