@@ -16,7 +16,7 @@ from mnemoscope.model import load_model
 from mnemoscope.model_files import model_size
 from mnemoscope.pilot_rows import RandomRows, SeenRows
 from mnemoscope.run import run_study
-from mnemoscope.store import read_records
+from mnemoscope.store import read_records, read_scores
 from mnemoscope.study_file import dump_study
 from mnemoscope.texts import open_texts
 from networks import generate
@@ -105,6 +105,11 @@ def test_counts_and_bytes_are_those_of_the_study(tmp_path):
         assert (each.num_full, each.num_sequences) == (full, 400)
         assert full >= 200
         assert each.design_effect == pytest.approx(2.0)
+    firsts_RC = np.concatenate(
+        [table["first_mismatch"].to_numpy().reshape(-1, 2) for table in read_scores(study, "tiny", group="member")]
+    )
+    near_R = (firsts_RC >= 2).any(axis=1) & (firsts_RC < 4).any(axis=1)  # half of 3 tokens, and not all but the last
+    assert seen.near_share(config) == pytest.approx(near_R.mean())
     storing = seen.measure_storing(config)
     written = sum(record.bytes for record in read_records(study.folder, study.run("tiny")).values())
     assert 4 * (100 * storing.bytes_per_sequence + storing.bytes_per_shard) == pytest.approx(written, rel=0.05)
@@ -139,7 +144,6 @@ def test_two_phase_studies_are_planned(plan):
     (model,), hours, num_rows = found["models"], found["hours"][0], 64 + 12
     assert found["size"]["mode"] == "two-phase"
     assert found["size"]["graded_sample"] == {"share": 0.2, "near_share": 0.6, "seed": 0}
-    assert 0 < model["near"] < 1
     exact, graded = (1 / model["rates"][mode]["per_second"] for mode in ("exact", "graded"))
     decoded = 0.2 + model["near"] * (0.6 - 0.2)
     seconds = exact + decoded * max(0, graded - exact) + model["storing"]["seconds_per_sequence"]
