@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from mnemoscope.head import BLOCK, TILE_POSITIONS, TILE_TOKENS, Head, HeadReader
-from mnemoscope.packing import packed_linear
+from mnemoscope.packing import packed_layers, packed_linear
+from networks import build
 
 WIDTH = 16
 
@@ -103,3 +104,16 @@ def test_packed_products_are_those_of_the_layer(num_rows, bias):
         expected = layer.double()(rows_PI.double())
         found = packed_linear(layer.float().weight, layer.bias)(rows_PI)
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["gpt_neox", "llama", "gpt2"])
+def test_a_network_is_the_same_after_its_layers_were_packed(architecture):
+    """Within, logits to rounding; after, also where scoring failed, the bits of before and no packed layer left."""
+    network, tokens_BT = build(architecture), torch.arange(24).view(2, 12)
+    with torch.inference_mode():
+        before = network(tokens_BT).logits
+        with pytest.raises(KeyError), packed_layers(network):
+            torch.testing.assert_close(network(tokens_BT).logits, before, atol=1e-4, rtol=1e-4)
+            raise KeyError("planted")
+        assert torch.equal(network(tokens_BT).logits, before)
+    assert not any("forward" in vars(module) for module in network.modules())

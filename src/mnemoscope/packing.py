@@ -8,11 +8,16 @@ Axes: P rows, I inputs, O outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+MOST_PACKED_BYTES: Final = 1 << 28
+"""Of a network's layers; the copies of a larger one would take memory that its batches need more."""
 
 
 def packed_linear(weight_OI: Tensor, bias_O: Tensor | None) -> Callable[[Tensor], Tensor]:
@@ -20,7 +25,7 @@ def packed_linear(weight_OI: Tensor, bias_O: Tensor | None) -> Callable[[Tensor]
 
     PyTorch offers it to its own compiler only, hence the care: without it the plain product is what comes back.
     """
-    if weight_OI.dtype == torch.float32 and weight_OI.device.type == "cpu" and torch.backends.mkldnn.is_available():
+    if _is_packable(weight_OI):
         try:
             pack, multiply = torch.ops.mkldnn._reorder_linear_weight, torch.ops.mkldnn._linear_pointwise
             packed = pack(weight_OI.detach().contiguous())
@@ -28,3 +33,28 @@ def packed_linear(weight_OI: Tensor, bias_O: Tensor | None) -> Callable[[Tensor]
             return lambda rows_PI: F.linear(rows_PI, weight_OI, bias_O)
         return lambda rows_PI: multiply(rows_PI, packed, bias_O, "none", [], "")
     return lambda rows_PI: F.linear(rows_PI, weight_OI, bias_O)
+
+
+@contextmanager
+def packed_layers(network: Any) -> Generator[None]:
+    """Within, the linear layers of a small float32 network on a CPU multiply packed copies of their weights.
+
+    The network is the same before and after; its head is left alone (see `head`), and so are layers whose forward
+    somebody else has replaced.
+    """
+    head = network.get_output_embeddings()
+    layers = [module for module in network.modules() if type(module) is nn.Linear and module is not head]
+    layers = [layer for layer in layers if _is_packable(layer.weight) and "forward" not in vars(layer)]
+    if sum(layer.weight.nbytes for layer in layers) > MOST_PACKED_BYTES:
+        layers = []
+    try:
+        for layer in layers:
+            vars(layer)["forward"] = packed_linear(layer.weight, layer.bias)
+        yield
+    finally:
+        for layer in layers:
+            vars(layer).pop("forward", None)
+
+
+def _is_packable(weight: Tensor) -> bool:
+    return weight.dtype == torch.float32 and weight.device.type == "cpu" and torch.backends.mkldnn.is_available()

@@ -27,6 +27,7 @@ from mnemoscope.facts import MatchFacts
 from mnemoscope.head import HeadReader
 from mnemoscope.memory import within_memory
 from mnemoscope.model import CausalLM
+from mnemoscope.packing import packed_layers
 from mnemoscope.rollouts import Branches, Decoded, GreedyReader, Rollouts
 
 ChooseRows = Callable[[slice, NDArray[np.int32]], NDArray[np.bool_]]
@@ -146,7 +147,8 @@ def score_sequences(
             raise
         return paths.facts()
 
-    return within_memory(model, batch_size, attempt, window_tokens=grid.window_tokens)
+    with packed_layers(model.network):
+        return within_memory(model, batch_size, attempt, window_tokens=grid.window_tokens)
 
 
 def _checked(model: CausalLM, tokens_RW: NDArray[np.int64], grid: Grid) -> NDArray[np.int64]:
