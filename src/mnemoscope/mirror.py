@@ -6,7 +6,8 @@ Scores are put straight to the address by whoever scores. Everything after that 
 cache, as in any study's folder. Files go before the records that speak of them, both before the index, and the manifest
 goes last: a push that was killed has left what nobody reads, and is done again, from this mirror or another machine's.
 Nothing is found by listing. What an index lacks, since two were written at once, or what does not have the checksum
-that it says, is not taken, and so made again: from the same facts, and the same.
+that it says, is not taken, and so made again: from the same facts, and the same. Beside the mirror lies what a pull
+brought: only what was made here since is pushed over another's, so that what is old never replaces what is new.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from mnemoscope.storage import LocalStorage, storage_of
 from mnemoscope.store import ShardRecord, Study, read_records, record_name, study_at, table_name
 
 INDEX_FILE: Final = "index.json"
+_PULLED_FILE: Final = "pulled.json"
+"""Beside the mirror."""
 _NUM_AT_ONCE: Final = 16
 _MOST_PASSES: Final = 20
 _OWN: Final = ("scores", "models", STUDY_FILE, MANIFEST_FILE, INDEX_FILE)
@@ -108,22 +111,38 @@ class Mirror:
         self._copy([STUDY_FILE, *map(run_name, runs)])
         for label in labels or runs:
             self._pull_scores(runs[label])
-        self._pull_files(self._read_index())
+        index = self._read_index()
+        self._pull_files(index)
         self._copy([MANIFEST_FILE])
+        here = {name: facts for name in (*index, MANIFEST_FILE) if (facts := _facts(self.folder / name)) is not None}
+        write_atomically(self.folder.parent / _PULLED_FILE, _dump_index(here))
 
     def push(self) -> None:
-        """Put there what is here and not there; the manifest last, and only if study.toml is the one it speaks of."""
-        index = self._read_index()
+        """Put there what was made here and what is not there; the manifest last, and only if study.toml is the one it
+        speaks of. One that was pulled, and that is still here, is left to whoever wrote it.
+        """
+        index, pulled = self._read_index(), self._read_pulled()
         here = {name: facts for name in self._names() if (facts := _facts(self.folder / name)) is not None}
-        changed = [name for name, facts in here.items() if index.get(name) != facts or name in self.damaged]
-        if any(name.partition("/")[0] in _CLAIMED for name in changed):
+        changed = [name for name, facts in here.items() if self._is_ours(name, facts, index, pulled)]
+        manifest = _facts(self.folder / MANIFEST_FILE)
+        is_own = manifest is None or manifest != pulled.get(MANIFEST_FILE)
+        if is_own and any(name.partition("/")[0] in _CLAIMED for name in changed):
             self.storage.remove(MANIFEST_FILE)
         for is_record in (False, True):
             names = [name for name in changed if name.endswith(".json") == is_record]
             _at_once(lambda name: self.storage.upload(name, self.folder / name), names)
         self._write_index({name: here[name] for name in changed})
         self.damaged.difference_update(changed)
-        self._push_manifest()
+        if is_own:
+            self._push_manifest()
+
+    def _is_ours(
+        self, name: str, facts: FileFacts, index: Mapping[str, FileFacts], pulled: Mapping[str, FileFacts]
+    ) -> bool:
+        """Whether a file that is here is to be put there, over what the index says of it."""
+        if index.get(name) == facts:
+            return name in self.damaged
+        return name not in index or pulled.get(name) != facts
 
     def find_faults(self) -> dict[str, str]:
         """What is wrong at the address with files that its index lists, by name; reads them all."""
@@ -158,6 +177,9 @@ class Mirror:
     def _pull_scores(self, run: Run) -> None:
         """The committed shards that are not here; those that were set aside there are no longer committed here."""
         records, here = read_records(self.storage, run), read_records(self.folder, run)
+        for shard, record in list(here.items()):
+            if _facts(self.folder / table_name(run, shard)) != FileFacts(record.bytes, record.sha256):
+                del here[shard]  # rotten here: the address's copy takes its place
         for shard in run.shards:
             if shard in here and here[shard] != records.get(shard):
                 with telling_refusals(self.folder):
@@ -197,13 +219,14 @@ class Mirror:
 
     def _read_index(self) -> dict[str, FileFacts]:
         """By name; nothing where the file is not there or not what a push wrote."""
-        content = self.storage.read_many([INDEX_FILE]).get(INDEX_FILE, b"{}")
-        try:
-            listed: dict[str, Any] = json.loads(content)["files"]
-            found = {name: FileFacts(int(each["bytes"]), str(each["sha256"])) for name, each in listed.items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return {}
+        found = _parse_index(self.storage.read_many([INDEX_FILE]).get(INDEX_FILE, b""))
         return {name: facts for name, facts in found.items() if _is_below(name)}
+
+    def _read_pulled(self) -> dict[str, FileFacts]:
+        """What the last pull left here of the index's files, and the manifest."""
+        with suppress(OSError):
+            return _parse_index((self.folder.parent / _PULLED_FILE).read_bytes())
+        return {}
 
     def _write_index(self, facts: Mapping[str, FileFacts]) -> None:
         """Enter files into the index, and again until they stand in it: another push may be writing it, too."""
@@ -211,18 +234,20 @@ class Mirror:
             index = self._read_index()
             if all(index.get(name) == each for name, each in facts.items()):
                 return
-            files = {name: each._asdict() for name, each in sorted({**index, **facts}.items())}
-            self.storage.write(INDEX_FILE, (json.dumps({"files": files}, indent=1) + "\n").encode())
+            self.storage.write(INDEX_FILE, _dump_index({**index, **facts}))
 
     def _push_manifest(self) -> None:
         """What was registered there meanwhile is not what the manifest says to be complete."""
         path = self.folder / MANIFEST_FILE
         if not path.is_file():
             return
-        content = path.read_bytes()
-        if self.storage.read_many([MANIFEST_FILE]).get(MANIFEST_FILE) != content:
+        content, study = path.read_bytes(), (self.folder / STUDY_FILE).read_bytes()
+        there = self.storage.read_many([MANIFEST_FILE, STUDY_FILE])
+        if there.get(STUDY_FILE) != study:
+            return
+        if there.get(MANIFEST_FILE) != content:
             self.storage.write(MANIFEST_FILE, content)
-        if self.storage.read_many([STUDY_FILE]).get(STUDY_FILE) != (self.folder / STUDY_FILE).read_bytes():
+        if self.storage.read_many([STUDY_FILE]).get(STUDY_FILE) != study:
             self.storage.remove(MANIFEST_FILE)
 
 
@@ -289,6 +314,20 @@ def publish(study: Study) -> None:
         mirror = Mirror.of(study.address)
         with mirror.held():
             mirror.push()
+
+
+def _parse_index(content: bytes) -> dict[str, FileFacts]:
+    """Nothing where it is not what `_dump_index` makes."""
+    try:
+        listed: dict[str, Any] = json.loads(content)["files"]
+        return {name: FileFacts(int(each["bytes"]), str(each["sha256"])) for name, each in listed.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _dump_index(facts: Mapping[str, FileFacts]) -> bytes:
+    files = {name: each._asdict() for name, each in sorted(facts.items())}
+    return (json.dumps({"files": files}, indent=1) + "\n").encode()
 
 
 def _facts(path: Path) -> FileFacts | None:
