@@ -4,9 +4,11 @@ import errno
 import hashlib
 import logging
 import random
+import socket
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -208,7 +210,7 @@ class AnswerError(Exception):
     ("error", "is_transient"),
     [
         *((AnswerError(status), True) for status in (408, 409, 429, 500, 502, 503, 504)),
-        *((AnswerError(status), False) for status in (400, 401, 403, 404, 412, 501)),
+        *((AnswerError(status), False) for status in (301, 400, 401, 403, 404, 412, 501)),
         (TimeoutError(), True),
         (ConnectionError(), True),
         (OSError(errno.EBUSY, "SlowDown"), True),
@@ -255,6 +257,69 @@ def test_messages_open_no_door(monkeypatch):
     assert SECRET not in str(caught.value)
 
 
+@pytest.mark.parametrize("password", [SECRET, f"with/{SECRET}", f"with@{SECRET}", f"/{SECRET}/@/"])
+def test_passwords_in_addresses_are_neither_taken_nor_shown(password):
+    """Those of S3 have slashes; whichever way the address is given, and wherever it is not allowed."""
+    with pytest.raises(StoreError, match=r"^s3://bkt/x: given with credentials") as address:
+        storage_of(f"s3://AKIAX:{password}@bkt/x")
+    with pytest.raises(StoreError, match=r"^s3:/bkt/x: an address that was made a path") as path:
+        storage_of(f"s3:/AKIAX:{password}@bkt/x")
+    with pytest.raises(ConfigError, match=r"^--out: s3://bkt/x given") as option:
+        local_folder("--out", f"s3://AKIAX:{password}@bkt/x")
+    assert not any(SECRET in str(each.value) for each in (address, path, option))
+    assert str(storage_of("abfs://container@account/x")) == "abfs://container@account/x"
+
+
+def test_what_is_no_object_store_is_refused():
+    """A file there would be seen before it is whole; and an address without a folder is not taken for a path."""
+    for address in ("local:///tmp/x", "sftp://host/x", "https://host/x", "simplecache::s3://bkt/x"):
+        with pytest.raises(StoreError, match=r"is no object store; expected such as s3://bucket/x, or a folder"):
+            storage_of(address)
+    for address in ("s3://", "memory:///"):
+        with pytest.raises(StoreError, match=r"://: names no folder|:///: names no folder"):
+            storage_of(address)
+
+
+def test_a_mistyped_endpoint_is_told_at_once(endpoint, monkeypatch, impatient):
+    """Without its https://, or a bucket of a name that none can have: one line, no second try, no traceback."""
+    with pytest.raises(StoreError, match=r"^s3://a_ b/x/y: refused \(.*\); expected an address"):
+        storage_of("s3://a_ b/x").sizes(["y"])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint.removeprefix("http://"))
+    forget_filesystems()
+    with pytest.raises(
+        StoreError, match=r"^s3://bkt/x/y: refused \(Invalid endpoint: .*\); expected an address such as"
+    ):
+        storage_of("s3://bkt/x").sizes(["y"])
+    forget_filesystems()
+    assert impatient == []
+
+
+def test_a_server_that_says_nothing_is_asked_thrice_a_try(monkeypatch, impatient, caplog):
+    """Two tries of ours are six connections, not the thirty that s3fs would make of them; long ones are told of."""
+    pytest.importorskip("s3fs")
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "testing")
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        options = {"config_kwargs": {**object_storage._S3["config_kwargs"], "read_timeout": 0.2}}
+        patch.setattr(object_storage, "_OPTIONS", {"s3": options})
+        patch.setattr(retries, "MAX_TRIES", 2)
+        patch.setattr(retries, "NOTICED_SECONDS", 0.1)
+        forget_filesystems()
+        with pytest.raises(StoreError, match="no answer in 2 tries"):
+            storage_of("s3://bkt/x").read_many(["y"])
+        server.settimeout(0.5)
+        connections: list[socket.socket] = []
+        with suppress(TimeoutError):
+            while True:
+                connections.append(server.accept()[0])
+        for each in connections:
+            each.close()
+    forget_filesystems()
+    assert len(connections) == 6
+    assert "try 2 follows in" in caplog.text
+
+
 def test_a_missing_package_is_named(monkeypatch):
     """S3 by our extra, others by theirs; nonsense by what an address looks like."""
     forget_filesystems()
@@ -265,7 +330,7 @@ def test_a_missing_package_is_named(monkeypatch):
     with pytest.raises(StoreError, match=r"nonsense://x: no place for results \(.*\); expected such as s3://bucket/x"):
         storage_of("nonsense://x").sizes(["y"])
     with pytest.raises(StoreError, match=r"memory://: names no folder"):
-        ObjectStorage("memory://").sizes(["y"])
+        storage_of("memory://")
 
 
 def test_what_is_an_address():

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final
 
 from mnemoscope.errors import StoreError
 from mnemoscope.retries import http_status, is_transient, persist, reason
-from mnemoscope.storage import aside
+from mnemoscope.storage import aside, has_credentials, without_credentials
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -33,12 +32,29 @@ NUM_HASHED: Final = 8
 PIECE_BYTES: Final = 1 << 26
 """Of so many files together, a piece each is held in memory while their checksums are taken."""
 _EXTRAS: Final = {"s3": "'mnemoscope[s3]'", "s3a": "'mnemoscope[s3]'", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs"}
-_OPTIONS: Final[dict[str, dict[str, Any]]] = {
-    "s3": {"config_kwargs": {"retries": {"total_max_attempts": 3, "mode": "standard"}}}
-}
+_IN_PLACE: Final = frozenset(
+    {
+        "local",
+        "http",
+        "https",
+        "ftp",
+        "sftp",
+        "ssh",
+        "smb",
+        "hdfs",
+        "webhdfs",
+        "arrow_hdfs",
+        "dbfs",
+        "zip",
+        "tar",
+        "dir",
+    }
+)
+"""Protocols of fsspec that write into files where they stand, or not at all."""
+_S3: Final[dict[str, Any]] = {"config_kwargs": {"retries": {"total_max_attempts": 3, "mode": "standard"}}}
+_OPTIONS: Final = {"s3": _S3, "s3a": _S3}
 """By protocol. The client of S3 tries again for itself, by its own measure so long that an endpoint that is down, or
 misspelt, would be silent for minutes."""
-_PASSWORD: Final = re.compile(r"://[^/@]*:[^/@]*@|[?&]")
 _T = TypeVar("_T")
 
 
@@ -51,12 +67,22 @@ class ObjectStorage:
 
     @classmethod
     def at(cls, address: str) -> ObjectStorage:
-        """The place of an address; StoreError for one that carries credentials, which would be written down."""
-        if _PASSWORD.search(address):
-            shown = re.sub(r"://[^/@]*@", "://", address).partition("?")[0]
+        """The place of an address.
+
+        StoreError for one that carries credentials, which would be written down; and for one of something else than an
+        object store, whose files are there before they are whole.
+        """
+        if has_credentials(address):
             raise StoreError(
-                f"{shown}: given with credentials or a query; expected the bare address: its client finds them in "
-                "its environment or configuration"
+                f"{without_credentials(address)}: given with credentials or a query; expected the bare address: its "
+                "client finds them in its environment or configuration"
+            )
+        protocol, _, rest = address.partition("://")
+        if protocol in _IN_PLACE or "::" in protocol:
+            raise StoreError(f"{address}: {protocol} is no object store; expected such as s3://bucket/x, or a folder")
+        if not rest.strip("/"):
+            raise StoreError(
+                f"{address}: names no folder; expected one for the study, such as {protocol}://bucket/study"
             )
         return cls(address.rstrip("/"))
 
@@ -232,6 +258,6 @@ def _filesystem(address: str, process: int) -> tuple[AbstractFileSystem, str]:
         raise StoreError(
             f"{address}: no place for results ({reason(error)}); expected such as s3://bucket/x"
         ) from error
-    if not root.strip("/"):
-        raise StoreError(f"{address}: names no folder; expected one for the study, such as {address}/study")
+    if protocol in _OPTIONS:
+        filesystem.retries = 1  # s3fs would make five of each of our tries
     return filesystem, root.rstrip("/")

@@ -12,6 +12,7 @@ import os
 import random
 import re
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
@@ -21,8 +22,12 @@ MAX_TRIES: Final = 10
 FIRST_SECONDS: Final = 0.1
 MOST_SECONDS: Final = 20.0
 """Of one wait; all waits of a request together are about a minute at most."""
+NOTICED_SECONDS: Final = 3.0
+"""A request that failed after so long is told of at once; of others, only the third failure is."""
 _BUSY: Final = (408, 409, 425, 429)
 """HTTP: timed out, written by another at this moment, too early, too many requests. From 500 on it is the server."""
+_MOVED: Final = (301, 308)
+"""HTTP: at another endpoint, and for good."""
 _FINAL: Final = (
     FileNotFoundError,
     FileExistsError,
@@ -31,7 +36,18 @@ _FINAL: Final = (
     PermissionError,
     NotImplementedError,
 )
-_FINAL_NAMES: Final = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError")
+_NO_CREDENTIALS: Final = (
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "ProfileNotFound",
+    "ConfigNotFound",
+    "ConfigParseError",
+    "InvalidConfigError",
+    "SSOTokenLoadError",
+    "TokenRetrievalError",
+    "UnauthorizedSSOTokenError",
+)
+_MISTYPED: Final = ("ParamValidationError", "InvalidRegionError", "NoRegionError", "UnknownEndpointError")
 _FINAL_NUMBERS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EINVAL, errno.ENAMETOOLONG, errno.EROFS, errno.ENOSYS)
 _CLIENTS: Final = frozenset(
     {"aiohttp", "aiobotocore", "azure", "botocore", "fsspec", "gcsfs", "google", "http", "requests", "s3fs", "urllib3"}
@@ -50,6 +66,7 @@ def persist(request: Callable[[], _T], place: str) -> _T:
     or did not answer in `MAX_TRIES`; an error that is no request's is raised as it is.
     """
     for number in range(1, MAX_TRIES + 1):
+        began = time.monotonic()
         try:
             return request()
         except (FileNotFoundError, FileExistsError):
@@ -65,7 +82,8 @@ def persist(request: Callable[[], _T], place: str) -> _T:
                     "what is stored stays: run again when the store can be reached"
                 ) from error
             seconds = wait_seconds(number)
-            level = logging.INFO if number < 3 else logging.WARNING
+            is_short = number < 3 and time.monotonic() - began < NOTICED_SECONDS
+            level = logging.INFO if is_short else logging.WARNING
             _log.log(level, "%s: %s; try %d follows in %.1f seconds", place, reason(error), number + 1, seconds)
             time.sleep(seconds)
     raise AssertionError("unreachable")
@@ -79,9 +97,9 @@ def wait_seconds(number: int) -> float:
 def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed in a while: time is up, connections break, the server is busy or broken."""
     status = http_status(error)
-    if status is not None and status >= 400:
+    if status is not None and (status >= 400 or status in _MOVED):
         return status in _BUSY or (status >= 500 and status != 501)
-    if isinstance(error, _FINAL) or type(error).__name__ in _FINAL_NAMES:
+    if isinstance(error, (*_FINAL, ValueError)) or type(error).__name__ in (*_NO_CREDENTIALS, *_MISTYPED):
         return False
     if isinstance(error, OSError) and error.errno in _FINAL_NUMBERS:
         return False
@@ -115,18 +133,35 @@ def reason(error: BaseException) -> str:
 
 
 def _refusal(place: str, error: Exception) -> str:
-    if isinstance(error, PermissionError) or type(error).__name__ in _FINAL_NAMES or http_status(error) in (401, 403):
+    name, status = type(error).__name__, http_status(error)
+    if isinstance(error, PermissionError) or name in _NO_CREDENTIALS or status in (401, 403):
         return (
             f"{place}: refused ({reason(error)}); expected credentials that may read and write there, "
             "where the store's client looks for them"
+        )
+    if isinstance(error, ValueError) or name in _MISTYPED or status in _MOVED:
+        return (
+            f"{place}: refused ({reason(error)}); expected an address such as s3://bucket/study, and an endpoint and "
+            "region, where they are set, such as https://host:9000 and us-east-1"
         )
     return f"{place}: refused ({reason(error)}); choose another results folder"
 
 
 def _is_of_request(error: BaseException) -> bool:
-    return isinstance(error, (OSError, EOFError)) or any(
-        kind.__module__.partition(".")[0] in _CLIENTS for kind in type(error).__mro__
-    )
+    """Whether it is about a request: by its kind, or because a client raised it of what it was told to ask."""
+    if isinstance(error, (ValueError, NotImplementedError)) and _is_of_client(_origin(error)):
+        return True
+    return isinstance(error, (OSError, EOFError)) or any(_is_of_client(kind.__module__) for kind in type(error).__mro__)
+
+
+def _is_of_client(module: str) -> bool:
+    return module.partition(".")[0] in _CLIENTS
+
+
+def _origin(error: BaseException) -> str:
+    """The module that raised an error."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return str(frames[-1].f_globals.get("__name__", "")) if frames else ""
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -19,6 +19,8 @@ from mnemoscope.files import hash_file, locked, telling_refusals, write_atomical
 
 _ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://")
 _LOST_SLASH: Final = re.compile(r"[a-z][a-z0-9+-]+:/[^/]")
+_CREDENTIALS: Final = re.compile(r":/+.*:.*@|[?&]")
+"""In an address. A secret may have slashes, and even an @."""
 
 
 class Storage(Protocol):
@@ -172,6 +174,16 @@ def is_address(place: object) -> bool:
     return isinstance(place, str) and _ADDRESS.match(place) is not None and not place.startswith("file://")
 
 
+def has_credentials(address: str) -> bool:
+    """Whether an address carries a password, or a query, which may be signed."""
+    return _CREDENTIALS.search(address) is not None
+
+
+def without_credentials(address: str) -> str:
+    """An address as messages may show it."""
+    return re.sub(r"(:/+).*@", r"\1", address).partition("?")[0] if has_credentials(address) else address
+
+
 Place = Path | str | Storage
 """What a study's folder may be given as."""
 
@@ -188,14 +200,15 @@ def storage_of(place: Place) -> Storage:
 
         return ObjectStorage.at(place)
     if _LOST_SLASH.match(str(place)):
-        raise StoreError(f"{place}: an address that was made a path; expected it as text, such as s3://bucket/study")
+        shown = without_credentials(str(place))
+        raise StoreError(f"{shown}: an address that was made a path; expected it as text, such as s3://bucket/study")
     return LocalStorage(local_path(place))
 
 
 def local_folder(option: str, place: Path | str) -> Path:
     """The folder that an option names; ConfigError for an address, which not everything can be written to."""
     if is_address(place):
-        raise ConfigError(f"{option}: {place} given; expected a folder of this machine")
+        raise ConfigError(f"{option}: {without_credentials(str(place))} given; expected a folder of this machine")
     return local_path(place)
 
 
