@@ -324,7 +324,7 @@ def report(shape: str, measured: Measured, arguments: argparse.Namespace) -> dic
         parted = f"{found.num_paths_parted} ({found.num_parted_without_near_tie})" if found else ""
         ratios = (f"{over[mode]:.2f}" for mode in ("exact", "graded"))
         table.add_row(" ".join(side), f"{rate:.2f}", *ratios, f"{measured.peak_mib[side]:,.0f}", equal, parted)
-    Console(width=110).print(table)
+    Console(width=130).print(table)
     return figures
 
 

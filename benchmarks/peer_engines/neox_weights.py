@@ -77,7 +77,7 @@ def weights_folder(folder: Path) -> Path:
     return next((folder / "weights").glob("*/config.json")).parent
 
 
-def convert_once(target: Path, convert: Callable[[Path, Path], None]) -> None:
+def convert_once(target: Path, convert: Callable[[Path, Path], object]) -> None:
     """Have `convert(source, target)` write what is not there yet; of several sides at once, the first one counts."""
     if target.exists():
         return

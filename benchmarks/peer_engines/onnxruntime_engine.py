@@ -5,12 +5,13 @@ Axes: B rows, T new tokens, P picked positions.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from neox_weights import Linear, Weights, read_weights, rotary_dimensions, weights_folder
+from neox_weights import Linear, Weights, convert_once, read_weights, rotary_dimensions, weights_folder
 from onnx import TensorProto, helper, numpy_helper
 from serve import Settings, Tokens
 
@@ -19,23 +20,24 @@ PASS_ROWS = 8
 
 
 def load(folder: Path, settings: Settings) -> OnnxRuntime:
-    """The engine over a folder's weights."""
-    weights, window = read_weights(weights_folder(folder)), settings.contexts[-1] + settings.continuations[-1]
+    """The engine over a folder's weights, converted on first use."""
+    window = settings.contexts[-1] + settings.continuations[-1]
+    target = folder / f"window_{window}.onnx"
+    convert_once(target, lambda source, file: file.write_bytes(_Graph(read_weights(source), window).finish()))
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = settings.threads, 1
     options.log_severity_level = 3
-    graph = _Graph(weights, window).finish()
-    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    return OnnxRuntime(session, weights, window)
+    session = ort.InferenceSession(str(target), options, providers=["CPUExecutionProvider"])
+    return OnnxRuntime(session, json.loads((weights_folder(folder) / "config.json").read_text()), window)
 
 
 class OnnxRuntime:
     """A session and the shape of its keys and values."""
 
-    def __init__(self, session: Any, weights: Weights, window: int) -> None:
-        heads = weights.config["num_attention_heads"]
-        self.session, self.num_layers = session, len(weights.layers)
-        self.cache_shape = (heads, window, weights.config["hidden_size"] // heads)
+    def __init__(self, session: Any, config: dict[str, Any], window: int) -> None:
+        heads = config["num_attention_heads"]
+        self.session, self.num_layers = session, config["num_hidden_layers"]
+        self.cache_shape = (heads, window, config["hidden_size"] // heads)
 
     def generate(self, prompts_BK: Tokens, num_tokens: int) -> Tokens:
         """The greedy continuations, int [B, num_tokens]."""
