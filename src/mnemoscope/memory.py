@@ -13,6 +13,7 @@ import torch
 from mnemoscope.audit import FLOAT32_BYTES
 from mnemoscope.config import Grid, Mode
 from mnemoscope.errors import ScoringError
+from mnemoscope.head import LOGITS_PER_CHUNK
 from mnemoscope.model import CausalLM
 
 T = TypeVar("T")
@@ -22,6 +23,13 @@ MOST_SEQUENCES: Final = {"cpu": 32, "cuda": 256, "mps": 64}
 """Larger batches were no faster: on a CPU activations leave the cache, on an accelerator it is busy already."""
 SHARE_OF_FREE: Final = 0.6
 """Of the free memory; the rest is for the allocator's gaps, the head's chunk of logits, and other processes."""
+_OUT_OF_MEMORY: Final = (
+    "can't allocate memory",  # the CPU's allocator
+    "out of memory",  # CUDA's own calls, and mps
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""What plain RuntimeErrors say when memory runs out in a library below torch's allocator."""
 ACTIVATIONS_PER_TOKEN: Final = 20
 """Widths of activations alive at a time in a layer: residual, queries, keys, values, and a four-fold MLP twice."""
 
@@ -38,7 +46,8 @@ def choose_batch_size(
     copy = model.identity.num_parameters * FLOAT32_BYTES if with_audit else 0
     free = (free_bytes(model.device) - (num_workers - 1) * weights) / num_workers - copy
     wider = FLOAT32_BYTES / model.network.dtype.itemsize if with_audit else 1
-    fitting = int(SHARE_OF_FREE * free / (wider * bytes_per_sequence(model, grid, mode)))
+    room = min(SHARE_OF_FREE * free, free - wider * _head_bytes(model))
+    fitting = int(room / (wider * bytes_per_sequence(model, grid, mode)))
     return max(1, min(fitting, MOST_SEQUENCES[model.device.type], model.batch_limit))
 
 
@@ -61,6 +70,13 @@ def bytes_per_sequence(model: CausalLM, grid: Grid, mode: Mode) -> int:
     num_slots = 2 * num_tokens + 2 * (num_tokens + num_branch_slots)
     masks = 2 * len(grid.contexts) * (num_tokens + num_branch_slots) * item
     return activations + scores + masks + 2 * layers * key_heads * head_width * num_slots * item
+
+
+def _head_bytes(model: CausalLM) -> int:
+    """Bytes of a chunk of logits on an accelerator: as the head gives them, in float32, and as log-probabilities."""
+    if model.device.type == "cpu":
+        return 0
+    return LOGITS_PER_CHUNK[model.device.type] * (2 * FLOAT32_BYTES + model.network.dtype.itemsize)
 
 
 def free_bytes(device: torch.device) -> int:
@@ -98,7 +114,9 @@ def within_memory(model: CausalLM, batch_size: int, attempt: Callable[[int], T],
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that there was no memory left, on whichever device."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def _available_in_machine() -> int:
