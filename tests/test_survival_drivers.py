@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from faults import assert_undisturbed, complete, date_files, forkserver, hash_all, make_survivor, skew_clocks
-from mnemoscope import cache
+from mnemoscope import cache, store
 from mnemoscope.cache import building
 from mnemoscope.config import StudyConfig
 from mnemoscope.run import run_study
 from mnemoscope.shards import Part
+from mnemoscope.storage import storage_of
+from mnemoscope.store import Damage, outstanding_shards, set_damage_aside, table_name
 
 HOURS = 3600.0
 
@@ -83,6 +85,32 @@ def test_two_drivers_trace_once(config, expected, tmp_path):
     times = [number for (label, _), number in done.items() if label == "tiny traces, k = 4"]
     assert len(times) > 0 and set(times) == {1}
     assert_undisturbed(tmp_path, expected, concluded=False)
+
+
+@pytest.mark.parametrize("address", [None, "memory://mended-meanwhile"])
+def test_what_another_driver_has_mended_is_not_set_aside(config, expected, tmp_path, monkeypatch, address):
+    """Between one driver's reading of all shards and its setting one aside, another puts a new copy and concludes: the
+    new copy stays, and so does the manifest.
+    """
+    monkeypatch.setenv("MNEMOSCOPE_CACHE", str(tmp_path / "cache"))
+    place = address or tmp_path / "study"
+    study = run_study(config, place)
+    storage, run = storage_of(place), study.runs["tiny"]
+    name = table_name(run, run.shards[1])
+    content = storage.read_many([name, "manifest.json"])
+    storage.write(name, content[name][:-1])
+    find, num_changes = store.find_damage, Counter[str]()
+
+    def find_and_wait(*given: object) -> list[Damage]:
+        found = find(storage, run)
+        assert [damage.shard for damage in found] == [run.shards[1]]
+        storage.write(name, content[name])
+        return found
+
+    monkeypatch.setattr(store, "find_damage", find_and_wait)
+    set_damage_aside(storage, run, before_change=lambda: num_changes.update(["change"]))
+    assert storage.read_many([name, "manifest.json"]) == content and num_changes.total() == 0
+    assert outstanding_shards(storage, run) == []
 
 
 def run_at(config: StudyConfig, folder: Path, seconds: float) -> None:

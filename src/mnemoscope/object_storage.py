@@ -149,7 +149,8 @@ class ObjectStorage:
         there = self.sizes(names)
         for name in names:
             if name in there:
-                self._change(name, lambda filesystem, path: cast(None, filesystem.cp_file(path, aside(path, number))))
+                with suppress(FileNotFoundError):  # another driver does the same
+                    self._copy(name, aside(name, number))
                 self.remove(name)
 
     def locked(self, name: str) -> AbstractContextManager[None]:
@@ -171,6 +172,10 @@ class ObjectStorage:
     def _open(self) -> tuple[AbstractFileSystem, str]:
         """The filesystem, and the study's path in it."""
         return _filesystem(self.address, os.getpid())
+
+    def _copy(self, name: str, other: str) -> None:
+        filesystem, root = self._open()
+        persist(lambda: cast(None, filesystem.cp_file(f"{root}/{name}", f"{root}/{other}")), self.where(name))
 
     def _hash(self, name: str) -> str | OSError:
         filesystem, root = self._open()

@@ -172,7 +172,7 @@ def _run_model(job: _Job, model_config: ModelConfig) -> None:
         if job.config.traces is not None:
             width()  # now, for the engine may let go of the model
         _remove_leftovers(job.folder, run)
-        set_damage_aside(job.storage, run)
+        set_damage_aside(job.storage, run, before_change=lambda: remove_manifest(job.storage))
         _score(job, run, load)
     _trace(job, run, load, width)
     _measure_flips(job, run, model_config, load)

@@ -17,7 +17,7 @@ import io
 import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -215,13 +215,13 @@ def encode_table(table: pa.Table) -> bytes:
 
 def read_records(place: Place, run: Run) -> dict[ShardRange, ShardRecord]:
     """The commits of the plan's shards whose files are there in full length, in the plan's order."""
-    checked = _check(storage_of(place), run, hashing=False)
+    checked = _check(storage_of(place), run, run.shards, hashing=False)
     return {shard: record for shard, (record, reason) in checked.items() if record is not None and reason is None}
 
 
 def find_damage(place: Place, run: Run) -> list[Damage]:
     """The committed shards that are missing, cut, altered in any bit, or another run's; reads every file."""
-    checked = _check(storage_of(place), run, hashing=True)
+    checked = _check(storage_of(place), run, run.shards, hashing=True)
     return [Damage(shard, reason) for shard, (_, reason) in checked.items() if reason is not None]
 
 
@@ -237,12 +237,20 @@ def set_aside(place: Place, run: Run, shard: ShardRange) -> None:
     storage_of(place).set_aside([record_name(run, shard), table_name(run, shard)])
 
 
-def set_damage_aside(place: Place, run: Run) -> None:
-    """Make room for new copies of the shards that are not what was written."""
-    for damage in find_damage(place, run):
-        set_aside(place, run, damage.shard)
-        words = "%s: shard %s is damaged (%s); set aside and scored again"
-        _log.warning(words, run.label, damage.shard.name, damage.reason)
+def set_damage_aside(place: Place, run: Run, *, before_change: Callable[[], None]) -> None:
+    """Make room for new copies of the shards that are not what was written; `before_change` is called before each.
+
+    Reading all of them takes a while, in which another driver may have put a new copy: each is read once more.
+    """
+    storage = storage_of(place)
+    for shard, _ in find_damage(storage, run):
+        with study_lock(storage):
+            _, reason = _check(storage, run, [shard], hashing=True).get(shard, (None, None))
+            if reason is None:
+                continue
+            before_change()
+            set_aside(storage, run, shard)
+        _log.warning("%s: shard %s is damaged (%s); set aside and scored again", run.label, shard.name, reason)
 
 
 def read_scores(
@@ -300,12 +308,14 @@ def record_name(run: Run, shard: ShardRange) -> str:
     return f"scores/{run.label}/{shard.name}.json"
 
 
-def _check(storage: Storage, run: Run, *, hashing: bool) -> dict[ShardRange, tuple[ShardRecord | None, str | None]]:
+def _check(
+    storage: Storage, run: Run, shards: Sequence[ShardRange], *, hashing: bool
+) -> dict[ShardRange, tuple[ShardRecord | None, str | None]]:
     """The commits that are there, None for an unreadable one; and what is wrong with each, None where nothing is."""
-    contents = storage.read_many([record_name(run, shard) for shard in run.shards])
+    contents = storage.read_many([record_name(run, shard) for shard in shards])
     checked: dict[ShardRange, tuple[ShardRecord | None, str | None]] = {}
     sound: dict[str, ShardRecord] = {}
-    for shard in run.shards:
+    for shard in shards:
         if (content := contents.get(record_name(run, shard))) is None:
             continue
         record = parse_record(ShardRecord, content)
