@@ -11,6 +11,7 @@ from torch import nn
 
 from mnemoscope.head import BLOCK, TILE_POSITIONS, TILE_TOKENS, Head, HeadReader
 from mnemoscope.packing import packed_layers, packed_linear
+from mnemoscope.screening import Screen
 from networks import build
 
 WIDTH = 16
@@ -117,3 +118,50 @@ def test_a_network_is_the_same_after_its_layers_were_packed(architecture):
             raise KeyError("planted")
         assert torch.equal(network(tokens_BT).logits, before)
     assert not any("forward" in vars(module) for module in network.modules())
+
+
+def screened(weight_VD: torch.Tensor, hidden_PD: torch.Tensor):
+    """What a screen reads, whatever the processor (without the instructions it is only slow)."""
+    with torch.inference_mode():
+        return Screen(weight_VD, TILE_TOKENS).read(hidden_PD)
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.01, 100.0])
+def test_a_screen_finds_the_two_best_of_all(spread):
+    """Greedy tokens and margins in float32, for states of any size, beside tokens of very different norms."""
+    torch.manual_seed(1)
+    weight_VD = torch.randn(2 * TILE_TOKENS, 64) * torch.rand(2 * TILE_TOKENS, 1) ** 4
+    hidden_PD = spread * torch.randn(50, 64)
+    token, margin, _ = brute_force(hidden_PD @ weight_VD.T, torch.zeros(50, dtype=torch.long))
+    best = screened(weight_VD, hidden_PD)
+    np.testing.assert_array_equal(best.token_P.numpy(), token)
+    np.testing.assert_allclose(best.margin_P.numpy(), margin, rtol=1e-4, atol=1e-5 * spread)
+
+
+def test_a_screen_keeps_what_bfloat16_cannot_tell_apart():
+    """Token 4000 is ahead of token 7 by a part in ten thousand, which bfloat16 rounds away; float32 sees it."""
+    torch.manual_seed(2)
+    weight_VD = torch.randn(2 * TILE_TOKENS, 64) * 0.01
+    weight_VD[7] = torch.randn(64)
+    weight_VD[4000] = weight_VD[7] * 1.0001
+    hidden_PD = weight_VD[7:8] * torch.tensor([[1.0], [3.0]])
+    assert (weight_VD[7].bfloat16() == weight_VD[4000].bfloat16()).float().mean() > 0.9
+    best = screened(weight_VD, hidden_PD)
+    assert best.token_P.tolist() == [4000, 4000]
+    np.testing.assert_allclose(best.margin_P.numpy(), (hidden_PD @ (weight_VD[4000] - weight_VD[7])).numpy(), rtol=0.01)
+
+
+def test_a_screen_gives_equal_logits_to_the_lowest_id():
+    """Two tokens with the same weights: the lower id, margin 0."""
+    torch.manual_seed(3)
+    weight_VD = torch.randn(2 * TILE_TOKENS, 16) * 0.01
+    weight_VD[[300, 5000]] = 1.0
+    best = screened(weight_VD, torch.ones(4, 16))
+    assert best.token_P.tolist() == [300] * 4
+    assert best.margin_P.tolist() == [0.0] * 4
+
+
+def test_a_screen_that_rules_out_too_little_says_nothing():
+    """All tokens alike, or a state that is no number: the caller has to read all logits."""
+    assert screened(torch.ones(2 * TILE_TOKENS, 16), torch.ones(4, 16)) is None
+    assert screened(torch.randn(2 * TILE_TOKENS, 16), torch.full((4, 16), torch.nan)) is None

@@ -44,7 +44,11 @@ def packed_layers(network: Any) -> Generator[None]:
     """
     head = network.get_output_embeddings()
     layers = [module for module in network.modules() if type(module) is nn.Linear and module is not head]
-    layers = [layer for layer in layers if _is_packable(layer.weight) and "forward" not in vars(layer)]
+    layers = [
+        layer
+        for layer in layers
+        if layer.weight.dtype == torch.float32 and _is_packable(layer.weight) and "forward" not in vars(layer)
+    ]
     if sum(layer.weight.nbytes for layer in layers) > MOST_PACKED_BYTES:
         layers = []
     try:
@@ -56,5 +60,12 @@ def packed_layers(network: Any) -> Generator[None]:
             vars(layer).pop("forward", None)
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions for products of bfloat16."""
+    probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(probe is not None and probe() for probe in probes)
+
+
 def _is_packable(weight: Tensor) -> bool:
-    return weight.dtype == torch.float32 and weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    is_fast = weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and multiplies_bfloat16())
+    return is_fast and weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
