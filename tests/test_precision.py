@@ -9,17 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import torch
 from rich.console import Console
 from transformers import GPTNeoXForCausalLM
 
-from mnemoscope import cli, memory
-from mnemoscope.config import GradedSampleConfig, ModelConfig, StudyConfig
+from mnemoscope import cli, flips, memory
+from mnemoscope.analyses.flip_counts import count_flips
+from mnemoscope.config import CorpusConfig, GradedSampleConfig, ModelConfig, StudyConfig
 from mnemoscope.engines.local import LocalEngine
 from mnemoscope.errors import ConfigError, ModelError, StoreError
 from mnemoscope.flips import flips_of, read_flips
 from mnemoscope.manifest import read_manifest
+from mnemoscope.model import load_model
 from mnemoscope.report.flip_table import flip_table, flip_words
 from mnemoscope.report.layout import print_table
 from mnemoscope.report.rigor import rigor_table
@@ -319,3 +323,60 @@ def test_a_study_file_says_what_is_audited(config, tmp_path):
     assert [model.audit for model in parse_study(text.encode(), "study.toml").models] == [True, 0.5]
     with pytest.raises(ConfigError, match=r"models\[0\]\.audit"):
         parse_study(text.replace("audit = true", 'audit = "yes"').encode(), "study.toml")
+
+
+def test_float32_goes_to_the_cpu_where_the_device_has_no_place_for_it(config, plain, caplog):
+    """A run of a GPU that is not here: float32 is loaded on the CPU, with a word; its weights must be the run's."""
+    run = plain.run("half")
+    identity = replace(run.identity, model=replace(run.identity.weights, device="cuda"))
+    asked = []
+
+    def load(wanted: ModelConfig):
+        asked.append((wanted.device, wanted.dtype, wanted.audit))
+        return load_model(wanted)
+
+    with caplog.at_level("WARNING"):
+        model = flips._load_reference(replace(run, identity=identity), half(config, audit=True).models[0], load)
+    assert asked[-1] == ("cpu", "float32", False) and model.identity.dtype == "float32"
+    if not torch.cuda.is_available():
+        assert "its flip rate is computed on the CPU: device 'cuda' is not on this machine" in caplog.text
+    other = replace(run.identity.weights, weights_sha256="0" * 64)
+    with pytest.raises(ModelError, match="its files changed"):
+        flips._load_reference(replace(run, identity=replace(identity, model=other)), half(config).models[0], load)
+
+
+def test_rows_too_short_are_left_out_of_the_sample(config, place):
+    """Rows of a text, all but two of them too short: two are compared; a control of none at all has no counts."""
+    lines = [json.dumps({"tokens": list(range(1, 1 + n))}) for n in (16, 3, 4, 16, 5)]
+    (place / "member.jsonl").write_text("\n".join(lines))
+    (place / "control.jsonl").write_text("\n".join(lines[1:3] + lines[:1]))
+    corpus, control = (
+        CorpusConfig(path=str(place / f"{group}.jsonl"), short_rows="skip") for group in ("member", "control")
+    )
+    study = run_study(replace(half(config), corpus=corpus, control=control), place / "short")
+    sizes = {(count.group, count.num_sequences) for count in read_flips(study, study.run("half")).counts}
+    assert sizes == {("member", 2), ("control", 1)}
+
+
+def test_empty_tables_have_no_counts(config, plain):
+    """No sequence was long enough: no counts, and words that say so."""
+    table = pq.read_table(flips.flips_of(plain.folder, "half").path(".parquet")).slice(0, 0)
+    assert count_flips(table, plain.run("half").identity.grid, threshold=0.25) == []
+    rate = read_flips(plain, plain.run("half"))._replace(counts=())
+    assert flip_words(rate) == "half in bfloat16: no member was long enough to be scored in float32"
+
+
+def test_duplicates_widen_the_interval(plain):
+    """Every row twice over, one hash for both: the same share, and the interval of half as many."""
+    table = pq.read_table(flips.flips_of(plain.folder, "half").path(".parquet"))
+    shifted = table.set_column(
+        table.column_names.index("sequence_id"), "sequence_id", pc.add(table.column("sequence_id"), 1000)
+    )
+    grid = plain.run("half").identity.grid
+    once, twice = (
+        max(count_flips(each, grid, threshold=0.25), key=lambda count: count.num_changed)
+        for each in (table, pa.concat_tables([table, shifted]))
+    )
+    assert (twice.num_sequences, twice.num_unique) == (2 * once.num_sequences, once.num_unique)
+    assert twice.num_changed == 2 * once.num_changed > 0
+    assert (twice.share_low, twice.share_high) == pytest.approx((once.share_low, once.share_high), abs=1e-9)

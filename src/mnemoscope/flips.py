@@ -27,10 +27,11 @@ from mnemoscope.audit import in_float32, load_reference
 from mnemoscope.config import FRAGILE_MARGIN, Device, Mode, ModelConfig
 from mnemoscope.corpus import Windows
 from mnemoscope.derived import Derived, key_of
+from mnemoscope.engines import Once
 from mnemoscope.errors import ModelError, StoreError
 from mnemoscope.facts import GradedRows
 from mnemoscope.identity import ModelIdentity
-from mnemoscope.scorer import facts_of
+from mnemoscope.scorer import facts_of, let_go
 from mnemoscope.sequences import find_many_rows
 from mnemoscope.shards import SequenceRows, hash_windows, is_graded, scores_schema, scores_table
 from mnemoscope.store import GROUPS, Group, Run, Study, encode_table
@@ -99,8 +100,9 @@ def measure_flips(
 
     A word instead, and no sample, where float32 has no room on the run's device nor on the CPU.
     """
+    model = Once(partial(_load_reference, run, config, load))
     try:
-        model = _load_reference(run, config, load)
+        device = model().device.type
     except ModelError as error:
         _log.warning("%s: no flip rate: %s", run.label, error)
         return
@@ -115,20 +117,24 @@ def measure_flips(
         progress(num_done, num_sequences)
 
     def fill(paths: Mapping[str, Path]) -> None:
-        parts = [_compare(study, run, model, own, group=group, tell=tell) for group, own in windows.items()]
+        parts = [_compare(study, run, model(), own, group=group, tell=tell) for group, own in windows.items()]
         threshold = run.identity.audit_margin or FRAGILE_MARGIN[run.identity.weights.dtype]
         table = pa.concat_tables(parts)
-        counts = [count._asdict() for count in count_flips(table, run.identity.grid, threshold=threshold)]
+        counts = count_flips(table, run.identity.grid, threshold=threshold)
+        counted = pa.table({name: [getattr(count, name) for count in counts] for name in FlipCount._fields})
         metadata = {
             "fingerprint": run.fingerprint,
             "model": run.label,
-            "float32_device": model.device.type,
+            "float32_device": device,
             "near_margin_logits": str(threshold),
         }
-        for suffix, each in ((".parquet", table), (".counts.parquet", pa.Table.from_pylist(counts))):
+        for suffix, each in ((".parquet", table), (".counts.parquet", counted)):
             paths[suffix].write_bytes(encode_table(each.replace_schema_metadata(metadata)))
 
-    flips_of(study.folder, run.label).write(_key(study, run), [".parquet", ".counts.parquet"], fill)
+    try:
+        flips_of(study.folder, run.label).write(_key(study, run), [".parquet", ".counts.parquet"], fill)
+    finally:
+        let_go(model)  # before the next model asks what memory is free
 
 
 def read_flips(study: Study, run: Run) -> FlipRate | None:
