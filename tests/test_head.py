@@ -123,7 +123,7 @@ def test_a_network_is_the_same_after_its_layers_were_packed(architecture):
 def screened(weight_VD: torch.Tensor, hidden_PD: torch.Tensor):
     """What a screen reads, whatever the processor (without the instructions it is only slow)."""
     with torch.inference_mode():
-        return Screen(weight_VD, TILE_TOKENS).read(hidden_PD)
+        return Screen(weight_VD).read(hidden_PD)
 
 
 @pytest.mark.parametrize("spread", [1.0, 0.01, 100.0])

@@ -107,7 +107,7 @@ class HeadReader:
         if not self._may_screen:
             return None
         if self._screen is None:  # made once it is needed, which in mode `exact` it never is
-            self._screen = Screen(cast("Head", self._model.head).output.weight.detach(), TILE_TOKENS)
+            self._screen = Screen(cast("Head", self._model.head).output.weight.detach())
         best = self._screen.read(hidden_PD)
         if best is None:
             self._may_screen, self._screen = False, None  # these weights' bounds are too wide: it would only cost

@@ -38,10 +38,10 @@ class BestTwo(NamedTuple):
 class Screen:
     """The head's weights [V, D], V a multiple of `BLOCK`, in bfloat16 with what the rounding took from them."""
 
-    def __init__(self, weight_VD: Tensor, tile_tokens: int) -> None:
+    def __init__(self, weight_VD: Tensor) -> None:
         half_VD = weight_VD.bfloat16()
         self._weight_VD = weight_VD
-        self._tiles = [packed_linear(tile_vD, None) for tile_vD in half_VD.split(tile_tokens)]
+        self._rough = packed_linear(half_VD, None)
         lost_V = (weight_VD - half_VD.float()).norm(dim=1)
         self._lost_b = lost_V.view(-1, BLOCK).amax(1)
         self._norm_b = weight_VD.norm(dim=1).view(-1, BLOCK).amax(1)
@@ -49,8 +49,7 @@ class Screen:
     def read(self, hidden_PD: Tensor) -> BestTwo | None:
         """The two best of every position; None where the bounds leave too many tokens."""
         half_PD = hidden_PD.bfloat16()
-        rough_PV = torch.cat([tile(half_PD) for tile in self._tiles], dim=1)
-        rough_Pbw = rough_PV.view(len(hidden_PD), -1, BLOCK)
+        rough_Pbw = self._rough(half_PD).view(len(hidden_PD), -1, BLOCK)
         error_Pb = self._error(hidden_PD, half_PD)
         peak_Pb = rough_Pbw.amax(2).float()
         slack_Pb = error_Pb + ROUNDING * peak_Pb.abs()
