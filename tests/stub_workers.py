@@ -41,6 +41,8 @@ class Squares:
             while task.deed == "wait":
                 time.sleep(0.02)
                 tell(0)
+            while task.deed == "four at once" and len(list(self.folder.glob("*-*"))) < 4:
+                time.sleep(0.02)
             do(task, begun)
             tell(4)
             return task.value**2 if task.deed != "environment" else dict(os.environ)

@@ -115,6 +115,9 @@ class _Member(Generic[TaskT]):
     num_told: int = 0
     """Of its task."""
     is_there: bool = False
+    """It has answered once."""
+    num_awaited: int = 1
+    """News that it is to tell before it is given a task: one from the bench may be gone, and has old news to tell."""
 
 
 @final
@@ -156,6 +159,8 @@ class _Bench(Generic[TaskT]):
                 self._end(self._members.pop())
 
     def _end(self, member: _Member[TaskT]) -> None:
+        if not self._ray.is_initialized():
+            return  # its actors have ended with it, and Ray would start another one to kill them
         with suppress(self._ray.exceptions.RayError):
             self._ray.kill(member.actor)
 
@@ -234,18 +239,18 @@ class _Crew(Generic[TaskT, ResultT]):
             if member is None:
                 actor = actor_class.remote(versions())
                 member = _Member[TaskT](actor, self._share, self._ask(actor, 0.0))
-                self.members.append(member)
             else:
-                self.members.append(member)
-                self._go_on(member)
+                member.num_awaited = 2
+            self.members.append(member)
 
     def _ask(self, actor: Any, seconds: float) -> Any:
         return actor.listen.remote(seconds)
 
     def _hear(self, member: _Member[TaskT], news: News) -> None:
         self._tell(member, news)
-        member.news = self._ask(member.actor, NEWS_SECONDS)
-        if not member.is_there:
+        is_waited_for, member.num_awaited = member.num_awaited > 0, max(0, member.num_awaited - 1)
+        member.news = self._ask(member.actor, 0.0 if member.num_awaited else NEWS_SECONDS)
+        if is_waited_for and not member.num_awaited:
             member.is_there = True
             self.deaths[""] = 0
             self._go_on(member)
@@ -274,7 +279,8 @@ class _Crew(Generic[TaskT, ResultT]):
         with suppress(self.ray.exceptions.RayError):
             self.ray.kill(member.actor)  # it may be alive, and out of reach
         name = "" if member.task is None else member.task.name
-        self.deaths[name] += 1
+        is_from_bench = member.task is None and member.is_there
+        self.deaths[name] += not is_from_bench
         if self.deaths[name] >= MAX_DEATHS:
             raise EngineError(_last_words(name, error))
         if member.task is not None:
