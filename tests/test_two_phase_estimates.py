@@ -172,6 +172,23 @@ def test_a_kind_of_whom_nobody_is_graded_borrows_the_other_sides_scores():
     np.testing.assert_allclose(found.rows, [[2, 4, 0], [0, 2, 0], [1.5, 4.5, 0]])
 
 
+def test_what_is_lent_comes_from_the_same_probability_and_is_no_evidence():
+    """By hand: 3 near ones turn full as the near did, with their copies; known are the 6 graded, not the 2 lent."""
+    graded_ = np.zeros((NUM_KINDS * 2, 9), np.int64)
+    graded_[0, 0], graded_[1, 4] = 4, 2  # the others had no match, the near had one in both runs
+    pairs_ = OpenPairs(OpenCounts(np.array([40, 6, 0, 3, 0, 0]), graded_), None, 10 * graded_)
+    nothing = np.zeros((3, 3), np.int64)
+    observed = ObservedRows(*np.zeros((3, 0), int))
+    found = resolve(nothing, nothing, None, pairs_, observed, memorized=None)
+    np.testing.assert_allclose(found.rows, [[40, 0, 0], [0, 6, 3], [0, 0, 0]])
+    np.testing.assert_allclose(found.copies, 10 * found.rows)
+    assert found.classes.second.observed_C.sum() == 6
+    gained = np.zeros((36, 1), np.int64)
+    gained[merge_scores(np.array([[0, 0, 0], [0, 0, 1], [0, 0, 0]])).ravel() > 0] = 1
+    low, high, _ = share_intervals(found.classes, gained, np.ones_like(gained), 0.95)
+    assert low[0] < 1 / 49 and high[0] > 6 / 49  # 3 of 49 are lent: none of them, or twice as many, may be so
+
+
 def test_share_one_gives_the_numbers_of_mode_graded(graded, tmp_path):
     """Where every sequence is drawn, every table and finding is that of mode graded, to the last bit."""
     whole, one = analyze(graded), analyze(thin_study(graded, tmp_path / "one", GradedSampleConfig(share=1.0)))
@@ -288,6 +305,24 @@ def test_the_study_verb_runs_in_two_phases_end_to_end(whole, run, tmp_path):
         "import-scores", *sorted((out / "export" / "scores").glob("*.csv")), "--out", tmp_path / "in", *sizes
     )
     assert code == 2 and "expected the header idx,score" in err
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_study_in_which_nobody_is_graded_is_told_to_the_end(whole, run, tmp_path):
+    """Of one model nothing is known but first mismatches, of the other full matches too: each table has what it can."""
+    text = (whole / "whole.toml").read_text().replace("share = 0.4", "share = 1e-9")
+    (tmp_path / "none.toml").write_text(text.replace("near_share = 0.8", "near_share = 1e-9"))
+    out = tmp_path / "study"
+    code, _, err = run("study", tmp_path / "none.toml", "--out", out)
+    assert code == 0, err
+    study = open_study(out)
+    assert read_traces(out, "tiny0", 4).num_rows and not read_traces(out, "tiny1", 4).num_rows
+    found = analyze(study)
+    assert found["factors"].bins.num_rows == 0 and found["factors"].memorized["num_memorized"][0].as_py() > 0
+    assert set(found["entropy"].strata["model"].to_pylist()) == {"tiny0"}
+    fates = found["transitions"].kept_gained_lost.to_pylist()
+    lost = next(row for row in fates if (row["relation"], row["fate"], row["context_to"]) == ("size", "lost", 4))
+    assert lost["num_chosen"] == lost["num_sequences"] == found["factors"].memorized["num_memorized"][0].as_py()
 
 
 def test_the_viewers_scores_are_those_that_are_known(graded, tmp_path):

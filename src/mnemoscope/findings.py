@@ -210,10 +210,12 @@ def _count_pair(
 def _analyze_traces(study: Study) -> dict[str, AnalysisResult]:
     """The analyses of the first traced context."""
     context, continuation = traced_contexts(study.config)[0], traced_continuation(study.config)
-    runs = {label: run for label, run in study.runs.items() if has_traces(study.folder, label, context)}
+    traced = (label for label in study.runs if has_traces(study.folder, label, context))
+    tables = {label: read_traces(study.folder, label, context) for label in traced}
+    # Nothing is traced of a model of which no score is known, as where nobody is graded of what it leaves open.
+    runs = {label: study.run(label) for label, table in tables.items() if table.num_rows}
     if not runs:
         return {}
-    tables = {label: read_traces(study.folder, label, context) for label in runs}
     samples = {
         label: TraceSample(
             label=label,

@@ -102,18 +102,21 @@ def resolve(
     """The estimates; None where nobody was graded of those who are open."""
     shape = decided_rows.shape
     num_probabilities = len(open_pairs.rows.num_open) // NUM_KINDS
-    rows = _borrow(open_pairs.rows.merged(num_probabilities), shape, num_probabilities)
+    own = open_pairs.rows.merged(num_probabilities)
+    lenders_G = _lenders(own, num_probabilities)
+    rows = OpenCounts(own.num_open, _lend(own.graded, lenders_G, shape))
     if not rows.is_estimable:
         return None
     unique = None
     if open_pairs.unique is not None and decided_unique is not None:
-        leads = _borrow(open_pairs.unique.merged(num_probabilities), shape, num_probabilities)
+        leads = open_pairs.unique.merged(num_probabilities)
+        leads = OpenCounts(leads.num_open, _lend(leads.graded, _lenders(leads, num_probabilities), shape))
         unique = estimate_units(leads, decided_unique.ravel(), rows, num_probabilities).reshape(shape)
     copies = None
     if decided_copies is not None and open_pairs.copies is not None:
-        copies = decided_copies + (rows.weights @ open_pairs.copies).reshape(shape)
+        copies = decided_copies + (rows.weights @ _lend(open_pairs.copies, lenders_G, shape)).reshape(shape)
     estimated = as_floats(rows.estimate(decided_rows.ravel())).reshape(shape)
-    second = _second_phase(decided_rows, decided_unique, open_pairs, rows)
+    second = _second_phase(decided_rows, decided_unique, open_pairs, own)  # what is lent is no evidence
     weights_D = np.where(observed.strata_D < 0, 1.0, rows.weights[np.maximum(observed.strata_D, 0)])
     classes = estimate_classes(
         as_floats(merge_scores(estimated)).ravel(),
@@ -148,22 +151,27 @@ def _possible_classes() -> BoolArray:
     return np.stack([np.outer(one, other).ravel() for one, other in sides])
 
 
-def _borrow(counts: OpenCounts, shape: tuple[int, ...], num_probabilities: int) -> OpenCounts:
-    """The same, where nobody is graded of a kind with a full match on one side, with the other side's scores as those
-    without a full match have them: few are of such a kind, and which side is full is known of each.
+def _lenders(counts: OpenCounts, num_probabilities: int) -> IntArray:
+    """From which stratum without a full match each one borrows in which nobody is graded, int64 [G]; -1 where it need
+    not, or cannot. Few are of a kind with a full match on one side, and which side is full is known of each.
     """
-    num_open, graded = counts.num_open.copy(), counts.graded.copy()
-    donors: NDArray[np.int64] = graded[:num_probabilities].sum(axis=0).reshape(shape)
-    for kind in range(1, NUM_KINDS):
-        block = slice(kind * num_probabilities, (kind + 1) * num_probabilities)
-        if num_open[block].sum() == 0 or graded[block].sum() > 0:
-            continue
-        lent = np.zeros(shape, np.int64)
-        if kind == 1:
-            lent[:, -1] = donors.sum(axis=1)
+    can_lend = np.flatnonzero(counts.num_graded[:num_probabilities])
+    lenders_G = np.full(len(counts.num_open), -1)
+    for g in np.flatnonzero((counts.num_open > 0) & (counts.num_graded == 0)).tolist():
+        if g >= num_probabilities and len(can_lend):
+            lenders_G[g] = can_lend[np.argmin(np.abs(can_lend - g % num_probabilities))]
+    return lenders_G
+
+
+def _lend(values_GX: IntArray, lenders_G: IntArray, shape: tuple[int, ...]) -> IntArray:
+    """The same with the lenders' scores of the open side, beside the other's full match, where somebody borrows."""
+    lent_GX = values_GX.copy()
+    for g in np.flatnonzero(lenders_G >= 0).tolist():
+        own = np.zeros(shape, np.int64)
+        of_lender: IntArray = values_GX[lenders_G[g]].reshape(shape)
+        if g < 2 * len(lenders_G) // NUM_KINDS:  # the second side is full
+            own[:, -1] = of_lender.sum(axis=1)
         else:
-            lent[-1, :] = donors.sum(axis=0)
-        total = num_open[block].sum()
-        num_open[block], num_open[block.start] = 0, total
-        graded[block.start] = lent.ravel()
-    return OpenCounts(num_open, graded)
+            own[-1, :] = of_lender.sum(axis=0)
+        lent_GX[g] = own.ravel()
+    return lent_GX

@@ -125,6 +125,24 @@ def strata_of_pairs(pairs: Iterable[RunPair]) -> list[PairedStratum]:
     return [PairedStratum(pair, stratum, tally) for pair, stratum, tally in resolved if tally is not None]
 
 
+def memorized_strata(pairs: Iterable[RunPair], strata: Iterable[PairedStratum]) -> list[PairedStratum]:
+    """Every stratum of every pair, for what hangs on full matches alone: these are known whatever was graded.
+
+    `strata` are those of which enough is known for more.
+    """
+    known = {(item.pair.relation, *place_of(item)): item for item in strata}
+    found: list[PairedStratum] = []
+    for pair in pairs:
+        for stratum, tally in pair.counts.strata.items():
+            item = known.get((pair.relation, pair.run_from.label, pair.run_to.label, stratum))
+            own = None if item is not None or tally.memorized is None else tally.memorized.resolved()
+            if item is not None:
+                found.append(item)
+            elif own is not None:
+                found.append(PairedStratum(pair, stratum, own))
+    return found
+
+
 def place_of(item: PairedStratum) -> Place:
     """What tells a stratum of a pair from the others."""
     return item.pair.run_from.label, item.pair.run_to.label, item.stratum

@@ -46,8 +46,9 @@ class SecondPhase(NamedTuple):
 def added_variance(phase: SecondPhase, share_I: FloatArray, tops_CI: IntArray, bottoms_CI: IntArray) -> FloatArray:
     """What the second phase adds to the variance of sum(top) - share x sum(bottom), float64 [I]."""
     num_open, num_graded = phase.open.num_open, phase.open.num_graded
-    factors_G = num_open.astype(np.float64) ** 2 * (1 / np.maximum(num_graded, 1) - 1 / np.maximum(num_open, 1))
-    factors_G[num_open == 0] = 0
+    # Where nobody is graded (and scores are lent, see `pair_phases`) as if one of very many were.
+    unseen_G = 1 / np.maximum(num_graded, 1) - np.where(num_graded > 0, 1 / np.maximum(num_open, 1), 0)
+    factors_G = num_open.astype(np.float64) ** 2 * unseen_G
     variance_I = np.zeros(len(share_I))
     residual_CI = tops_CI - share_I * bottoms_CI
     on_top_CI, below_CI = (tops_CI > 0), (bottoms_CI > 0) & (tops_CI == 0)

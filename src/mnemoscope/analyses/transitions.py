@@ -30,7 +30,14 @@ from mnemoscope.analyses import Finding
 from mnemoscope.analyses import transition_tables as tables
 from mnemoscope.analyses.columns import tables_of
 from mnemoscope.analyses.memorized_set import fate_table, prediction_table
-from mnemoscope.analyses.paired_strata import OWN_RELATIONS, PairedRun, Relation, RunPair, strata_of_pairs
+from mnemoscope.analyses.paired_strata import (
+    OWN_RELATIONS,
+    PairedRun,
+    Relation,
+    RunPair,
+    memorized_strata,
+    strata_of_pairs,
+)
 from mnemoscope.analyses.transition_finding import find_persistence
 from mnemoscope.errors import ConfigError
 
@@ -77,13 +84,14 @@ def transitions(pairs: Sequence[RunPair], *, level: float = 0.95) -> Transitions
     if not pairs:
         raise ConfigError("no pairs of runs given; expected the joint counts of at least one")
     strata = strata_of_pairs(pairs)
+    memorized = memorized_strata(pairs, strata)
     levels, nulls = tables.level_table(strata, level), tables.null_table(strata)
-    prediction, noise = prediction_table(strata, level), tables.noise_table(strata, level)
+    prediction, noise = prediction_table(memorized, level), tables.noise_table(strata, level)
     sizes = {run.label: run.num_non_embedding_parameters for pair in pairs for run in (pair.run_from, pair.run_to)}
     return TransitionsResult(
         levels=levels,
         scores=tables.score_table(strata),
-        kept_gained_lost=fate_table(strata, level),
+        kept_gained_lost=fate_table(memorized, level),
         tests=tables.symmetry_table(strata),
         regression=nulls,
         noise=noise,

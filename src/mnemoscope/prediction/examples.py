@@ -113,6 +113,10 @@ def build_examples(
     that do not fit and for sequences that `counts` does not know.
     """
     contexts: list[int] = traces["context"].unique().to_pylist()
+    if not contexts:
+        raise ConfigError(
+            f"{model}: no sequence is traced, as none has a known score; expected some: grade more of them"
+        )
     if len(contexts) != 1:
         raise ConfigError(f"{model}: traces of contexts {contexts}; expected exactly one")
     k, window = contexts[0], traces.schema.field("true_token").type.list_size
