@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
 from mnemoscope.config import ModelConfig, StudyConfig
+from mnemoscope.coverage import audit_coverage
 from mnemoscope.findings import analyze, save_findings
 from mnemoscope.manifest import MANIFEST_FILE
+from mnemoscope.mirror import Mirror
 from mnemoscope.run import run_study
 from mnemoscope.store import open_study
 from object_stores import another_machine, assert_whole, facts_of, mirrors, read_folder, stored, traced_study
@@ -62,3 +67,24 @@ def test_a_mirrored_shard_that_rots_is_pulled_again(config, tmp_path):
     expected = run_study(config, tmp_path / "local")
     assert_whole(address, facts_of(read_folder(expected.folder)))
     shutil.rmtree(tmp_path / "local")
+
+
+def test_two_readers_at_once_both_see_all(config, tmp_path, monkeypatch):
+    """With an empty mirror: the second waits for the first, and does not take it for a run whose work is unfinished."""
+    address = "memory://read-twice"
+    run_study(config, address)
+    another_machine(tmp_path, monkeypatch, "other")
+    pull, begun = Mirror.pull, threading.Event()
+
+    def pull_slowly(self: Mirror, *labels: str) -> None:
+        begun.set()
+        time.sleep(0.5)
+        pull(self, *labels)
+
+    monkeypatch.setattr(Mirror, "pull", pull_slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(open_study, address)
+        begun.wait()
+        second = pool.submit(open_study, address).result()
+        assert audit_coverage(second, "tiny").is_complete
+        assert first.result().runs == second.runs

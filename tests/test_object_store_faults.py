@@ -224,11 +224,11 @@ def test_a_driver_killed_with_the_mirror_leaves_no_lock(mirrors):
     variables = environment() | {"MNEMOSCOPE_CACHE": str(mirrors.parent)}
     holder = subprocess.Popen([sys.executable, "-c", program], env=variables, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-    with Mirror.of("memory://x").held(waiting=False) as is_ours:
+    with Mirror.of("memory://x").held_to_read() as is_ours:
         assert not is_ours
     os.kill(holder.pid, signal.SIGKILL)
     holder.communicate()
-    with Mirror.of("memory://x").held(waiting=False) as is_ours:
+    with Mirror.of("memory://x").held_to_read() as is_ours:
         assert is_ours
 
 

@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, NamedTuple, final
+from typing import Any, BinaryIO, Final, NamedTuple, final
 
 from mnemoscope.cache import cache_folder
 from mnemoscope.errors import StoreError
@@ -73,21 +73,33 @@ class Mirror:
         return cls(storage, cache_folder() / "mirrors" / digest / name)
 
     @contextmanager
-    def held(self, *, waiting: bool = True) -> Generator[bool]:
-        """Whether the mirror is this process's alone; without `waiting`, not so while another's. Locks die with us."""
-        with telling_refusals(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = (self.folder.parent / "lock").open("ab")
-        with file:
+    def held(self) -> Generator[None]:
+        """The mirror is this process's alone, once it is no other's. Locks die with us."""
+        with self._lock_file("lock") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if not waiting:
-                    yield False
-                    return
                 _log.warning("%s: another run of this machine is at work on it; waiting for its end", self.storage)
                 fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def held_to_read(self) -> Generator[bool]:
+        """Whether it may be brought up to date: not while a run works in it. Readers do that one after the other."""
+        with self._lock_file("lock") as file, self._lock_file("readers") as turn:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            fcntl.flock(turn, fcntl.LOCK_EX)
             yield True
+
+    def _lock_file(self, name: str) -> BinaryIO:
+        """Beside the mirror, which may be emptied."""
+        with telling_refusals(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return (self.folder.parent / name).open("ab")
 
     @property
     def num_rounds(self) -> int:
@@ -276,9 +288,9 @@ class InPlace:
         """There are no copies that could differ."""
         return {}
 
-    def held(self) -> AbstractContextManager[bool]:
+    def held(self) -> AbstractContextManager[None]:
         """A folder may be worked on by several."""
-        return nullcontext(True)
+        return nullcontext()
 
     def pull(self, *labels: str) -> None:
         """Everything is here."""
@@ -300,7 +312,7 @@ class _NotTakenError(Exception):
 def open_mirrored(address: str) -> Study:
     """The study at an address, its mirror brought up to date first, unless a run of this machine works in it."""
     mirror = Mirror.of(address)
-    with mirror.held(waiting=False) as is_ours:
+    with mirror.held_to_read() as is_ours:
         if is_ours:
             mirror.pull()
         else:
