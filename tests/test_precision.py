@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -380,3 +381,14 @@ def test_duplicates_widen_the_interval(plain):
     assert (twice.num_sequences, twice.num_unique) == (2 * once.num_sequences, once.num_unique)
     assert twice.num_changed == 2 * once.num_changed > 0
     assert (twice.share_low, twice.share_high) == pytest.approx((once.share_low, once.share_high), abs=1e-9)
+
+
+def test_flips_lie_at_an_address_too(config, plain, tmp_path, monkeypatch):
+    """The run at an address in memory: the same counts, read through its mirror, and its files stand in the index."""
+    monkeypatch.setenv("MNEMOSCOPE_CACHE", str(tmp_path))
+    address = "memory://flips-of-precision/study"
+    study = run_study(half(config), address)
+    assert read_flips(study, study.run("half")) == read_flips(plain, plain.run("half"))
+    index = json.loads(fsspec.filesystem("memory").cat("/flips-of-precision/study/index.json"))["files"]
+    names = {name for name in index if name.startswith("flips/")}
+    assert names == {f"flips/half/sample{suffix}" for suffix in (".json", ".parquet", ".counts.parquet")}
