@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import duckdb
 import numpy as np
 import pyarrow as pa
@@ -215,6 +217,11 @@ def test_what_the_first_phase_knows_is_the_same_in_every_table(graded, tmp_path)
     bins = found["factors"].bins
     assert 0 < bins["num_known"][0].as_py() < bins["num_sequences"][0].as_py()
     assert "num_known_from" in found["transitions"].levels.column_names
+    totals: Counter[tuple[object, ...]] = Counter()
+    names = ("relation", "model_from", "model_to", "group", "context_from", "context_to", "continuation_to")
+    for cell in found["transitions"].levels.to_pylist():
+        totals[*(cell[name] for name in (*names, "continuation_from"))] += cell["num_chosen"]
+    assert set(totals.values()) == {2500, 500}  # rounded, they still add up
     row = known_row(found)
     facts = facts_of(thinned, {"tables": {}, "provenance": {}})
     told = " ".join(claim.words for claim in cautions(found, facts))
@@ -323,6 +330,7 @@ def test_a_study_in_which_nobody_is_graded_is_told_to_the_end(whole, run, tmp_pa
     fates = found["transitions"].kept_gained_lost.to_pylist()
     lost = next(row for row in fates if (row["relation"], row["fate"], row["context_to"]) == ("size", "lost", 4))
     assert lost["num_chosen"] == lost["num_sequences"] == found["factors"].memorized["num_memorized"][0].as_py()
+    assert "nothing is known of numbers of half right ones" in (out / "report.html").read_text()
 
 
 def test_the_viewers_scores_are_those_that_are_known(graded, tmp_path):

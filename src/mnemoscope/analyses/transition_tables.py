@@ -104,6 +104,7 @@ def _level_rows(item: PairedStratum, twin: PairedStratum | None, level: float) -
     unique = None if item.unique is None else merge_classes(item.unique)
     copies = None if item.tally.copies is None else merge_classes(agreement.merge_scores(item.tally.copies))
     num_from, num_to = counts.sum(axis=1).tolist(), counts.sum(axis=0).tolist()
+    rounded = _rounded(counts)
     small_from, small_to = small_levels(item)
     known_from = _known_levels(item).sum(axis=1).tolist()
     for i, j in np.ndindex(NUM_LEVELS, NUM_LEVELS):
@@ -112,15 +113,15 @@ def _level_rows(item: PairedStratum, twin: PairedStratum | None, level: float) -
             **item.keys,
             "level_from": LEVELS[i],
             "level_to": LEVELS[j],
-            "num_chosen": whole(count),
+            "num_chosen": int(rounded[i, j]),
             "num_unique": None if unique is None else whole(unique[i, j]),
             "num_copies": None if copies is None else whole(copies[i, j]),
-            "num_from": whole(num_from[i]),
+            "num_from": int(rounded[i].sum()),
             "share": share_of(count, num_from[i]),
             "share_low": float(forward.low[i, j]),
             "share_high": float(forward.high[i, j]),
             "small_stratum": small_from[i],
-            "num_to": whole(num_to[j]),
+            "num_to": int(rounded[:, j].sum()),
             "inverse_share": share_of(count, num_to[j]),
             "inverse_low": float(inverse.low[i, j]),
             "inverse_high": float(inverse.high[i, j]),
@@ -130,6 +131,12 @@ def _level_rows(item: PairedStratum, twin: PairedStratum | None, level: float) -
             "note": EMPTY if not num_from[i] else SMALL if small_from[i] else None,
             GRADED_COLUMN: known_from[i],
         }
+
+
+def _rounded(counts: Counts) -> Counts:
+    """Counts as they are; estimates up or down to a whole number, such that they add up to all sequences."""
+    sums = np.rint(np.cumsum(counts, dtype=np.float64)).astype(np.int64)
+    return np.diff(sums, prepend=0).reshape(counts.shape)
 
 
 def _known_levels(item: PairedStratum) -> Counts:

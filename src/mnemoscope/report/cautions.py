@@ -8,7 +8,7 @@ from mnemoscope.analyses import AnalysisResult
 from mnemoscope.analyses.factors import SMALL_STRATUM, FactorsResult
 from mnemoscope.intervals import share_decimals
 from mnemoscope.report.claims import Claim, longest_row
-from mnemoscope.report.estimates import known_row, known_words
+from mnemoscope.report.estimates import is_unknown, known_row, known_words
 from mnemoscope.report.flip_table import flip_words
 from mnemoscope.report.rows import records
 from mnemoscope.report.spoken import counted, joined, plural
@@ -43,6 +43,12 @@ def _about_scores(results: Mapping[str, AnalysisResult], facts: StudyFacts) -> I
             f"it known how many tokens {row['model']} got right at the longest lengths (mode two-phase): numbers of "
             "half right ones, and what becomes of them from model to model, are weighted estimates from a random "
             "sample."
+        )
+    elif facts.mode == "two-phase" and is_unknown(results):
+        yield (
+            "Whole recitations were counted for every sequence, but none of those was graded (mode two-phase) of which "
+            "the first mistake leaves open how much is right: nothing is known of numbers of half right ones, and "
+            "traced sequences stand for those alone that are right up to the last token or the one before."
         )
     if not facts.is_complete:
         yield "The study is not complete: numbers may change."

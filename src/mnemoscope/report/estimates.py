@@ -36,6 +36,16 @@ def known_row(results: Mapping[str, AnalysisResult]) -> Record | None:
     return next((each for each in records(factors.bins) if all(each[name] == row[name] for name in names)), None)
 
 
+def is_unknown(results: Mapping[str, AnalysisResult]) -> bool:
+    """Whether too few were graded to estimate that row's scores at all."""
+    factors = results.get("factors")
+    row = longest_row(factors) if isinstance(factors, FactorsResult) else None
+    if row is None or not isinstance(factors, FactorsResult):
+        return False
+    names = ("model", "group", "context", "continuation")
+    return not any(all(each[name] == row[name] for name in names) for each in records(factors.bins))
+
+
 def known_words(row: Record) -> str:
     """Of how many sequences the score is known, as `1,234 of 10,000`."""
     return counted(row, "num_known", "num_sequences")
