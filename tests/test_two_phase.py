@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,8 @@ from mnemoscope.engines.local import LocalEngine
 from mnemoscope.errors import ConfigError
 from mnemoscope.graded_sample import draw_graded, inclusion_probabilities, permanent_numbers
 from mnemoscope.model import wrap_network
-from mnemoscope.prediction.examples import read_hint
+from mnemoscope.prediction.baselines import fit_hint
+from mnemoscope.prediction.examples import UNKNOWN, read_hint
 from mnemoscope.run import run_study
 from mnemoscope.scoring import score_sequences
 from mnemoscope.shards import Part, is_graded, num_matched, per_continuation
@@ -193,7 +195,7 @@ def test_processes_and_parts_store_the_same_bytes(tmp_path):
 
 
 def test_hints_of_another_model_are_what_is_known_of_it(tmp_path):
-    """A smaller model's match bits are its graded ones; of the rest those before the first mismatch."""
+    """A smaller model's match bits are its graded ones; of the rest those up to the first mismatch, then unknown."""
     config = make_study(tmp_path / "in", num_rows=40, **SETTINGS)
     study = run_study(config, tmp_path / "two")
     rows = pa.concat_tables(list(read_scores(study, "tiny")))
@@ -203,4 +205,18 @@ def test_hints_of_another_model_are_what_is_known_of_it(tmp_path):
     is_graded_R, first_R = is_graded(of_context), of_context["first_mismatch"].to_numpy()
     assert is_graded_R.any() and not is_graded_R.all()
     np.testing.assert_array_equal(bits[is_graded_R].sum(axis=1), num_matched(of_context, config.grid)[is_graded_R, 1])
-    np.testing.assert_array_equal(bits[~is_graded_R], np.arange(5) < first_R[~is_graded_R, None])
+    place, first_R1 = np.arange(5), first_R[~is_graded_R, None]
+    np.testing.assert_array_equal(bits[~is_graded_R] == 1, place < first_R1)
+    np.testing.assert_array_equal(bits[~is_graded_R] == UNKNOWN, place > first_R1)
+    assert (bits[~is_graded_R] == UNKNOWN).any() and not (bits[is_graded_R] == UNKNOWN).any()
+
+
+def test_unknown_bits_of_a_hint_have_a_rate_of_their_own():
+    """By hand: beside 0 nothing matches, beside what is unknown all does: neither rate is drawn to the other's."""
+    bits_RL = np.array([[0, 0], [0, 0], [0, UNKNOWN], [0, UNKNOWN]], np.int8)
+    matched_RL = np.array([[0, 0], [0, 0], [0, 1], [0, 1]], np.bool_)
+    examples = SimpleNamespace(model="m", hints={"smaller: s": bits_RL}, labels=matched_RL)
+    found = fit_hint(examples, np.arange(4), "smaller: s").logits_3C[:, 0]
+    # 0 of 6 and 2 of 2 in the bin, each drawn towards its own rate, 0.5 / 7 and 2.5 / 3, by one example
+    np.testing.assert_allclose(found[0], np.log((0.5 / 7) / (7 - 0.5 / 7)))
+    np.testing.assert_allclose(found[2], np.log((2 + 2.5 / 3) / (1 - 2.5 / 3)))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mnemoscope.errors import ConfigError
 from mnemoscope.prediction.chain import ChainLogits, Markov, from_markov, uncoupled
-from mnemoscope.prediction.examples import Bools, Examples
+from mnemoscope.prediction.examples import Examples, HintBits
 from mnemoscope.prediction.features import NUM_ENTROPY_AND_LOSS, FeatureSet, Reader, fit_reader
 
 Floats = NDArray[np.float64]
@@ -118,13 +118,13 @@ class HintPredictor:
     """The rate of matches given another run's bit at the index, and how much of the continuation it matched."""
 
     hint: str
-    logits_2C: Floats
-    """By the other run's bit, and by the bin of its share of matches."""
+    logits_3C: Floats
+    """By the other run's bit (0, 1, unknown), and by the bin of its share of matches."""
 
     def predict(self, examples: Examples, rows: Integers) -> ChainLogits:
         """Float64 logits [R, L]; ConfigError where the examples do not have the hint."""
         bits_RL = hint_of(examples, self.hint)[rows]
-        return uncoupled(torch.from_numpy(self.logits_2C[bits_RL.astype(np.int64), hint_bins(bits_RL)[:, None]]))
+        return uncoupled(torch.from_numpy(self.logits_3C[bits_RL.astype(np.int64), hint_bins(bits_RL)[:, None]]))
 
 
 def fit_majority(examples: Examples, train: Integers) -> RatePredictor:
@@ -190,23 +190,24 @@ def fit_hint(examples: Examples, train: Integers, hint: str) -> HintPredictor:
     bits_RL, matched_RL = hint_of(examples, hint)[train], examples.labels[train]
     bins_RL = np.broadcast_to(hint_bins(bits_RL)[:, None], bits_RL.shape)
     cells = (bits_RL.astype(np.int64), bins_RL)
-    hits_2C, sizes_2C = np.zeros((2, len(_BINS) + 1)), np.zeros((2, len(_BINS) + 1))
-    np.add.at(hits_2C, cells, matched_RL)
-    np.add.at(sizes_2C, cells, 1)
-    rate_21 = (hits_2C.sum(axis=1, keepdims=True) + 0.5) / (sizes_2C.sum(axis=1, keepdims=True) + 1)
-    return HintPredictor(hint, _log_odds(hits_2C + rate_21, sizes_2C + 1, prior=0.0))
+    hits_3C, sizes_3C = np.zeros((3, len(_BINS) + 1)), np.zeros((3, len(_BINS) + 1))
+    np.add.at(hits_3C, cells, matched_RL)
+    np.add.at(sizes_3C, cells, 1)
+    rate_31 = (hits_3C.sum(axis=1, keepdims=True) + 0.5) / (sizes_3C.sum(axis=1, keepdims=True) + 1)
+    return HintPredictor(hint, _log_odds(hits_3C + rate_31, sizes_3C + 1, prior=0.0))
 
 
-def hint_of(examples: Examples, hint: str) -> Bools:
+def hint_of(examples: Examples, hint: str) -> HintBits:
     """Another run's bits; ConfigError where the examples do not have them."""
     if hint not in examples.hints:
         raise ConfigError(f"{examples.model}: no hint {hint!r}; expected one of {sorted(examples.hints) or 'none'}")
     return examples.hints[hint]
 
 
-def hint_bins(bits_RL: Bools) -> Integers:
-    """The bin of each sequence's share of matches: 0, the quarters, 1."""
-    return np.searchsorted(_BINS, bits_RL.mean(axis=1), side="left") + (bits_RL.all(axis=1))
+def hint_bins(bits_RL: HintBits) -> Integers:
+    """The bin of each sequence's share of known matches: 0, the quarters, 1."""
+    is_match_RL = bits_RL == 1
+    return np.searchsorted(_BINS, is_match_RL.mean(axis=1), side="left") + is_match_RL.all(axis=1)
 
 
 def with_index(summary_RG: Floats, continuation: int) -> Floats:

@@ -25,6 +25,9 @@ Floats = NDArray[np.float32]
 Numbers = NDArray[np.floating[Any] | np.integer[Any]]
 Integers = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+HintBits = NDArray[np.bool_] | NDArray[np.int8]
+"""Another run's match bits; int8 where some are `UNKNOWN`."""
+UNKNOWN: Final = 2
 
 CONTEXT_FACTS: Final = ("entropy", "margin", "log_probability", "log_rank", "hit")
 """Of the distribution that predicts the token at an index: nats, logits, nats, ln(1 + rank), rank == 0."""
@@ -68,7 +71,7 @@ class Examples:
     copies_R: Integers | None = None
     """int64 [R]: other copies of the whole window in the corpus. It knows the continuation: an option, and a leak
     of the corpus, not of the model's answer."""
-    hints: Mapping[str, Bools] = field(default_factory=dict[str, Bools])
+    hints: Mapping[str, HintBits] = field(default_factory=dict[str, HintBits])
     """By name (`smaller: demo-0.4M`), bool [R, L]: another run's matched bits of the same sequences."""
 
     def __len__(self) -> int:
@@ -104,7 +107,7 @@ def build_examples(
     *,
     model: str,
     layers_RYKD: NDArray[np.float16] | None = None,
-    hints: Mapping[str, Bools] | None = None,
+    hints: Mapping[str, HintBits] | None = None,
 ) -> Examples:
     """The examples of a model's traces at one context, in the table's order.
 
@@ -162,18 +165,18 @@ def mask_unknown(facts_RIF: Floats) -> Floats:
 
 def read_hint(
     scores: Mapping[str, Iterable[pa.Table]], traces: pa.Table, *, continuation: int, n_max: int, name: str
-) -> Bools:
-    """Another run's matched bits of the traced sequences, bool [R, L], from its stored scores by group.
+) -> NDArray[np.int8]:
+    """Another run's matched bits of the traced sequences, int8 [R, L], from its stored scores by group.
 
-    In mode `two-phase` the other run has graded nearly all of them, for its draws are the same; of the rest it is known
-    up to the first mismatch, and what follows counts as not matched.
+    In mode `two-phase` the other run may not have graded one, as what the one recites and the other does not: its bits
+    are known up to the first mismatch, and `UNKNOWN` after it.
 
     Raises StoreError for sequences that the other run did not score at the traces' context.
     """
     k = int(traces["context"][0].as_py())
     keys = list(zip(*(traces[column].cast(kind).to_pylist() for column, kind in _KEY), strict=True))
     place = {key: row for row, key in enumerate(keys)}
-    bits_RL, found_R = np.zeros((len(keys), continuation), np.bool_), np.zeros(len(keys), np.bool_)
+    bits_RL, found_R = np.zeros((len(keys), continuation), np.int8), np.zeros(len(keys), np.bool_)
     for group, tables in scores.items():
         for table in tables:
             part = table.filter(pa.array(table["context"].to_numpy() == k))
@@ -193,13 +196,15 @@ def read_hint(
     return bits_RL
 
 
-def _hint_bits(table: pa.Table, n_max: int) -> Bools:
-    """The match bits of some rows, bool [R, n_max], as far as they are known."""
+def _hint_bits(table: pa.Table, n_max: int) -> NDArray[np.int8]:
+    """The match bits of some rows, int8 [R, n_max], as far as they are known."""
     if not has_second_phase(table):
-        return matched_bits(table, n_max)
-    bits_Rn = np.arange(n_max) < table["first_mismatch"].to_numpy()[:, None]
+        return matched_bits(table, n_max).astype(np.int8)
+    first_R1 = table["first_mismatch"].to_numpy()[:, None]
+    bits_Rn = np.where(np.arange(n_max) > first_R1, UNKNOWN, np.arange(n_max) < first_R1).astype(np.int8)
     graded_R = is_graded(table)
-    bits_Rn[graded_R] = matched_bits(table.filter(pa.array(graded_R)), n_max) if graded_R.any() else False
+    if graded_R.any():
+        bits_Rn[graded_R] = matched_bits(table.filter(pa.array(graded_R)), n_max)
     return bits_Rn
 
 

@@ -96,8 +96,8 @@ def _encode(predictor: Predictor, fitted: Fitted) -> tuple[str, dict[str, Any], 
         case LogisticPredictor(reader=reader, weight_GL=weight_GL, bias_L=bias_L):
             arrays = {"weight": torch.from_numpy(weight_GL), "bias": torch.from_numpy(bias_L)}
             return "logistic", {"features": asdict(reader.features)}, arrays | _scales(reader)
-        case HintPredictor(hint=hint, logits_2C=logits_2C):
-            return "hint", {"hint": hint}, {"logits": torch.from_numpy(logits_2C)}
+        case HintPredictor(hint=hint, logits_3C=logits_3C):
+            return "hint", {"hint": hint}, {"logits": torch.from_numpy(logits_3C)}
         case _:
             raise ConfigError(
                 f"{fitted.name}: boosted trees have no safe format on disk; expected a network, a rate or a regression"
