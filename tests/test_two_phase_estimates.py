@@ -12,7 +12,8 @@ import pytest
 from mnemoscope.analyses.agreement import merge_scores
 from mnemoscope.analyses.cluster_shares import BY_WEIGHT, share_intervals
 from mnemoscope.analyses.clusters import clusters_of_scores
-from mnemoscope.analyses.matches import Stratum, count_matches
+from mnemoscope.analyses.factors import ModelCounts, factors
+from mnemoscope.analyses.matches import MatchCounts, Stratum, StratumCounts, count_matches
 from mnemoscope.analyses.pair_phases import NUM_KINDS, ObservedRows, OpenPairs, resolve
 from mnemoscope.analyses.pairs import PairedCell, PairStratum, count_pairs
 from mnemoscope.config import CorpusConfig, CountsConfig, GradedSampleConfig, ModelConfig, StudyConfig, TracesConfig
@@ -24,6 +25,7 @@ from mnemoscope.report.cautions import cautions
 from mnemoscope.report.estimates import known_row
 from mnemoscope.report.rigor import rigor_table
 from mnemoscope.report.study_facts import facts_of
+from mnemoscope.report.verdict import published_states
 from mnemoscope.sampling import draw_sample
 from mnemoscope.sequence_sample import draw_explorer_sample
 from mnemoscope.sequences import read_sequence
@@ -189,6 +191,20 @@ def test_what_is_lent_comes_from_the_same_probability_and_is_no_evidence():
     gained[merge_scores(np.array([[0, 0, 0], [0, 0, 1], [0, 0, 0]])).ravel() > 0] = 1
     low, high, _ = share_intervals(found.classes, gained, np.ones_like(gained), 0.95)
     assert low[0] < 1 / 49 and high[0] > 6 / 49  # 3 of 49 are lent: none of them, or twice as many, may be so
+
+
+def test_ten_graded_sequences_are_no_proof_that_most_score_low():
+    """440 of 1,000 are full matches, all of 10 graded of the others score 0: 56 % is not beyond a half, of whoever."""
+    facts = {"num_sequences": 1000, "num_memorized": 440, "first_mismatch": (560, 0, 0, 0, 440)}
+
+    def judge(num_graded):
+        counts = OpenCounts(np.array([560]), np.array([[num_graded, 0, 0, 0, 0]]))
+        strata = {Stratum("member", None, 4, 4): StratumCounts(**facts, matched=(0, 0, 0, 0, 440), open=counts)}
+        model = {"label": "m", "source": "m", "num_parameters": 2, "num_non_embedding_parameters": 1}
+        found = factors({"m": ModelCounts(**model, counts=MatchCounts(strata))})
+        return published_states({"factors": found})["most scores stay below 0.3"]
+
+    assert judge(10) == "undecided" and judge(500) == judge(560) == "holds"
 
 
 def test_share_one_gives_the_numbers_of_mode_graded(graded, tmp_path):

@@ -7,7 +7,7 @@ is said, and the interval of the share of scores below 0.3, which no table has: 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from mnemoscope.analyses import AnalysisResult
@@ -18,7 +18,7 @@ from mnemoscope.analyses.factors import FactorsResult
 from mnemoscope.analyses.frequency import FrequencyResult
 from mnemoscope.analyses.prediction import PredictionResult
 from mnemoscope.analyses.transitions import TransitionsResult
-from mnemoscope.intervals import wilson
+from mnemoscope.intervals import normal_quantile, wilson
 from mnemoscope.report.cautions import cautions
 from mnemoscope.report.claims import (
     Claim,
@@ -179,7 +179,8 @@ def _judge_low_scores(factors: FactorsResult) -> Judgement | None:
         for table in (factors.bins, factors.memorized)
     )
     low_scores: defaultdict[str, int] = defaultdict(int)
-    num_known = {row["model"]: row["num_known"] for row in bins if "num_known" in row}
+    estimated = {row["model"]: [each for each in bins if each["model"] == row["model"]] for row in bins}
+    num_known = {model: _independent(rows) for model, rows in estimated.items() if "num_known" in rows[0]}
     for row in bins:
         low_scores[row["model"]] += row["num_chosen"] if row["bin"] < LOW_BINS else 0
     judged: set[Judgement] = {
@@ -193,7 +194,16 @@ def _judge_low_scores(factors: FactorsResult) -> Judgement | None:
     return None if not judged else judged.pop() if len(judged) == 1 else "undecided"
 
 
-def _judge_half(share: float, num_unique: int) -> Judgement:
+def _independent(bins: Sequence[Record]) -> float:
+    """Independent sequences that an estimate is worth: the n of the Wilson interval of the fullest bin but that of full
+    matches, from its lower end. More are known, but these are counted, and each of the others stands for many.
+    """
+    row = max(bins[:-1], key=lambda row: row["share"])
+    low, gap = row["share_low"], row["share"] - row["share_low"]
+    return normal_quantile(0.95) ** 2 * low * (1 - low) / gap**2 if gap > 0 else row["num_known"]
+
+
+def _judge_half(share: float, num_unique: float) -> Judgement:
     """Whether the interval of a share lies beyond a half; copies of a sequence count as one."""
     low, high = (float(end) for end in wilson(share * num_unique, num_unique))
     return "holds" if low > 0.5 else "fails" if high < 0.5 else "undecided"
