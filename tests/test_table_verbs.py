@@ -108,7 +108,8 @@ def test_an_imported_study_cannot_be_scored(run, tmp_path):
     code, _, error = run("study", tmp_path / "o" / "study.toml", "--out", tmp_path / "o")
     assert code == 2
     assert error == (
-        "mnemoscope: mode: 'imported' given, which import-scores writes; expected 'graded', 'two-phase' or 'exact' to score\n"
+        "mnemoscope: mode: 'imported' given, which import-scores writes; "
+        "expected 'graded', 'two-phase' or 'exact' to score\n"
     )
     assert (tmp_path / "o" / "study.toml").read_bytes() == before
     assert (tmp_path / "o" / "manifest.json").is_file()
