@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from transformers import GPTNeoXForCausalLM
 
-from mnemoscope import cli, flips, memory
+from mnemoscope import cli, flip_measuring, memory
 from mnemoscope.analyses.flip_counts import count_flips
 from mnemoscope.config import CorpusConfig, GradedSampleConfig, ModelConfig, StudyConfig
 from mnemoscope.engines.local import LocalEngine
@@ -337,13 +337,17 @@ def test_float32_goes_to_the_cpu_where_the_device_has_no_place_for_it(config, pl
         return load_model(wanted)
 
     with caplog.at_level("WARNING"):
-        model = flips._load_reference(replace(run, identity=identity), half(config, audit=True).models[0], load)
+        model = flip_measuring._load_reference(
+            replace(run, identity=identity), half(config, audit=True).models[0], load
+        )
     assert asked[-1] == ("cpu", "float32", False) and model.identity.dtype == "float32"
     if not torch.cuda.is_available():
         assert "its flip rate is computed on the CPU: device 'cuda' is not on this machine" in caplog.text
     other = replace(run.identity.weights, weights_sha256="0" * 64)
     with pytest.raises(ModelError, match="its files changed"):
-        flips._load_reference(replace(run, identity=replace(identity, model=other)), half(config).models[0], load)
+        flip_measuring._load_reference(
+            replace(run, identity=replace(identity, model=other)), half(config).models[0], load
+        )
 
 
 def test_rows_too_short_are_left_out_of_the_sample(config, place):

@@ -24,7 +24,8 @@ from mnemoscope.engines import Engine, Once
 from mnemoscope.engines.local import LocalEngine
 from mnemoscope.errors import ConfigError
 from mnemoscope.files import locked, remove_abandoned
-from mnemoscope.flips import has_flips, is_half, measure_flips
+from mnemoscope.flip_measuring import measure_flips
+from mnemoscope.flips import has_flips, is_half
 from mnemoscope.identity import ModelIdentity, RunIdentity
 from mnemoscope.manifest import remove_manifest, write_manifest
 from mnemoscope.mirror import InPlace, Mirror, workplace
