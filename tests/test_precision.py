@@ -17,11 +17,12 @@ import torch
 from rich.console import Console
 from transformers import GPTNeoXForCausalLM
 
-from mnemoscope import cli, flip_measuring, memory
+from mnemoscope import cli, memory
 from mnemoscope.analyses.flip_counts import count_flips
 from mnemoscope.config import CorpusConfig, GradedSampleConfig, ModelConfig, StudyConfig
 from mnemoscope.engines.local import LocalEngine
 from mnemoscope.errors import ConfigError, ModelError, StoreError
+from mnemoscope.flip_measuring import _load_reference
 from mnemoscope.flips import flips_of, read_flips
 from mnemoscope.manifest import read_manifest
 from mnemoscope.model import load_model
@@ -337,17 +338,13 @@ def test_float32_goes_to_the_cpu_where_the_device_has_no_place_for_it(config, pl
         return load_model(wanted)
 
     with caplog.at_level("WARNING"):
-        model = flip_measuring._load_reference(
-            replace(run, identity=identity), half(config, audit=True).models[0], load
-        )
+        model = _load_reference(replace(run, identity=identity), half(config, audit=True).models[0], load)
     assert asked[-1] == ("cpu", "float32", False) and model.identity.dtype == "float32"
     if not torch.cuda.is_available():
         assert "its flip rate is computed on the CPU: device 'cuda' is not on this machine" in caplog.text
     other = replace(run.identity.weights, weights_sha256="0" * 64)
     with pytest.raises(ModelError, match="its files changed"):
-        flip_measuring._load_reference(
-            replace(run, identity=replace(identity, model=other)), half(config).models[0], load
-        )
+        _load_reference(replace(run, identity=replace(identity, model=other)), half(config).models[0], load)
 
 
 def test_rows_too_short_are_left_out_of_the_sample(config, place):
@@ -365,7 +362,7 @@ def test_rows_too_short_are_left_out_of_the_sample(config, place):
 
 def test_empty_tables_have_no_counts(config, plain):
     """No sequence was long enough: no counts, and words that say so."""
-    table = pq.read_table(flips.flips_of(plain.folder, "half").path(".parquet")).slice(0, 0)
+    table = pq.read_table(flips_of(plain.folder, "half").path(".parquet")).slice(0, 0)
     assert count_flips(table, plain.run("half").identity.grid, threshold=0.25) == []
     rate = read_flips(plain, plain.run("half"))._replace(counts=())
     assert flip_words(rate) == "half in bfloat16: no member was long enough to be scored in float32"
@@ -373,7 +370,7 @@ def test_empty_tables_have_no_counts(config, plain):
 
 def test_duplicates_widen_the_interval(plain):
     """Every row twice over, one hash for both: the same share, and the interval of half as many."""
-    table = pq.read_table(flips.flips_of(plain.folder, "half").path(".parquet"))
+    table = pq.read_table(flips_of(plain.folder, "half").path(".parquet"))
     shifted = table.set_column(
         table.column_names.index("sequence_id"), "sequence_id", pc.add(table.column("sequence_id"), 1000)
     )
