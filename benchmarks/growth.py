@@ -3,7 +3,8 @@
     linear      seconds per row over those of the size before: 1 where time is linear
     memory      most anonymous memory of the driver and of any worker, MiB: flat where nothing grows with the rows
     shards      share of a run's time that is not reading windows and scoring them: hashing, encoding, committing shards
-                (the same rows in one process with and without them, in turn; median over rounds)
+                (the same rows in one process with and without them, in turn; median over rounds, by the clock and by
+                processor time, which other work on the machine disturbs less)
     workers     rows per second of 1, 2 and 4 local processes
     ray         seconds of as many Ray actors over those of local processes; what starting Ray takes is apart
 
@@ -155,10 +156,11 @@ class _CountingClock:
 
 
 def timed(work: Callable[[], Any], found: dict[str, float], name: str) -> Any:
-    """What the work gives; the wall-clock seconds that it took are noted."""
-    start = time.perf_counter()
+    """What the work gives; the wall-clock seconds that it took, and this process's processor seconds, are noted."""
+    start, processor = time.perf_counter(), time.process_time()
     result = work()
     found[name] = time.perf_counter() - start
+    found[name.replace("_seconds", "_cpu_seconds")] = time.process_time() - processor
     return result
 
 
@@ -237,8 +239,13 @@ def measure_growth(sizes: list[int], folder: Path) -> dict[str, float]:
 def measure_shards(size: int, rounds: int, folder: Path) -> dict[str, float]:
     """The share of a run's time that shards take, beyond reading and scoring."""
     cases = [Case(size, engine, 1, counting=False) for engine in ("local", "bare")]
-    found = [[measure(case, folder)["scoring_seconds"] for case in cases] for _ in range(rounds)]
-    return {"shard_overhead": statistics.median(1 - bare / local for local, bare in found)}
+    found = [[measure(case, folder) for case in cases] for _ in range(rounds)]
+    return {
+        f"shard_overhead{clock}": statistics.median(
+            1 - bare[f"scoring{clock}_seconds"] / local[f"scoring{clock}_seconds"] for local, bare in found
+        )
+        for clock in ("", "_cpu")
+    }
 
 
 def measure_engines(size: int, workers: list[int], rounds: int, folder: Path) -> dict[str, float]:
