@@ -2,9 +2,8 @@
 
     linear      seconds per row over those of the size before: 1 where time is linear
     memory      most anonymous memory of the driver and of any worker, MiB: flat where nothing grows with the rows
-    shards      share of a run's time that is not reading windows and scoring them: hashing, encoding, committing shards
-                (the same rows in one process with and without them, in turn; median over rounds, by the clock and by
-                processor time, which other work on the machine disturbs less)
+    shards      share of a worker's time that is not reading windows and scoring them: hashing, encoding, committing
+                shards (timed within one run of one process, so that other work on the machine hits both alike)
     workers     rows per second of 1, 2 and 4 local processes
     ray         seconds of as many Ray actors over those of local processes; what starting Ray takes is apart
 
@@ -23,7 +22,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -47,7 +47,7 @@ class Case(NamedTuple):
 
     num_rows: int
     engine: str
-    """local, ray; or bare: windows are read and scored, and nothing is kept."""
+    """local or ray."""
     workers: int
     counting: bool
 
@@ -97,15 +97,12 @@ def measure_here(case: Case, folder: Path) -> None:
     found: dict[str, float] = {}
     study = study_of(folder, case.num_rows)
     with watching_memory(found), tempfile.TemporaryDirectory(dir=folder) as out:
-        if case.engine == "bare":
-            _score_bare(study, found)
-            print(json.dumps(found))
-            return
         from mnemoscope.config import CountsConfig, TracesConfig
         from mnemoscope.run import run_study
 
         engine = timed(partial(_engine, case), found, "start_seconds")
-        timed(partial(run_study, study, out, engine=engine), found, "scoring_seconds")
+        with timing_shards(found) if case[1:3] == ("local", 1) else nullcontext():
+            timed(partial(run_study, study, out, engine=engine), found, "scoring_seconds")
         if case.counting:
             study = replace(study, traces=TracesConfig(per_stratum=100), counts=CountsConfig())
             clock = _CountingClock()
@@ -124,20 +121,37 @@ def _engine(case: Case) -> Any:
     return LocalEngine(case.workers)
 
 
-def _score_bare(study: Any, found: dict[str, float]) -> None:
-    """What a run cannot do without: the model loaded, rows read and scored, batch by batch."""
-    from mnemoscope.model import load_model
-    from mnemoscope.scoring import score_sequences
-    from mnemoscope.texts import open_texts
+@contextmanager
+def timing_shards(found: dict[str, float]) -> Generator[None]:
+    """Notes the seconds of a worker in this process, and those of them in which it read windows and scored them."""
+    from mnemoscope import scorer
+    from mnemoscope.texts import GroupText
 
-    def score() -> None:
-        model, text = load_model(study.models[0]), open_texts(study)["member"]
-        ids = text.selection.sequence_ids
-        for first in range(0, len(ids), study.shard_rows):
-            windows = text.read(ids[first : first + study.shard_rows])
-            score_sequences(model, windows.tokens, study.grid, mode="graded", batch_size=BATCH_SIZE)
+    found |= {"worker_seconds": 0.0, "bare_seconds": 0.0}
+    places = ((scorer.ShardScorer, "__call__", "worker"), (scorer, "facts_of", "bare"), (GroupText, "read", "bare"))
+    plain = [getattr(owner, name) for owner, name, _ in places]
+    depth = 0  # what is read before the first shard is no worker's
 
-    timed(score, found, "scoring_seconds")
+    def timed_call(work: Callable[..., Any], kind: str, *arguments: Any, **options: Any) -> Any:
+        nonlocal depth
+        depth += kind == "worker"
+        start = time.perf_counter()
+        try:
+            return work(*arguments, **options)
+        finally:
+            found[f"{kind}_seconds"] += (time.perf_counter() - start) * (depth > 0)
+            depth -= kind == "worker"
+
+    def wrap(work: Callable[..., Any], kind: str) -> Callable[..., Any]:
+        return lambda *arguments, **options: timed_call(work, kind, *arguments, **options)
+
+    for (owner, name, kind), work in zip(places, plain, strict=True):
+        setattr(owner, name, wrap(work, kind))
+    try:
+        yield
+    finally:
+        for (owner, name, _), work in zip(places, plain, strict=True):
+            setattr(owner, name, work)
 
 
 class _CountingClock:
@@ -237,15 +251,9 @@ def measure_growth(sizes: list[int], folder: Path) -> dict[str, float]:
 
 
 def measure_shards(size: int, rounds: int, folder: Path) -> dict[str, float]:
-    """The share of a run's time that shards take, beyond reading and scoring."""
-    cases = [Case(size, engine, 1, counting=False) for engine in ("local", "bare")]
-    found = [[measure(case, folder) for case in cases] for _ in range(rounds)]
-    return {
-        f"shard_overhead{clock}": statistics.median(
-            1 - bare[f"scoring{clock}_seconds"] / local[f"scoring{clock}_seconds"] for local, bare in found
-        )
-        for clock in ("", "_cpu")
-    }
+    """The share of a worker's time that shards take, beyond reading and scoring."""
+    found = [measure(Case(size, "local", 1, counting=False), folder) for _ in range(rounds)]
+    return {"shard_overhead": statistics.median(1 - one["bare_seconds"] / one["worker_seconds"] for one in found)}
 
 
 def measure_engines(size: int, workers: list[int], rounds: int, folder: Path) -> dict[str, float]:
