@@ -217,7 +217,7 @@ def _create(filesystem: AbstractFileSystem, path: str, content: bytes) -> None:
     """FileExistsError where a file is there."""
     try:
         filesystem.pipe_file(path, content, mode="create")
-    except NotImplementedError:
+    except NotImplementedError:  # fsspec's word for a store without conditional puts
         _put_unless_there(filesystem, path, content)
     except FileExistsError:
         raise

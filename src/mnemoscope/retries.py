@@ -34,7 +34,7 @@ _FINAL: Final = (
     IsADirectoryError,
     NotADirectoryError,
     PermissionError,
-    NotImplementedError,
+    NotImplementedError,  # fsspec's word for what a store cannot do: it will not learn it
 )
 _NO_CREDENTIALS: Final = (
     "NoCredentialsError",
@@ -149,6 +149,7 @@ def _refusal(place: str, error: Exception) -> str:
 
 def _is_of_request(error: BaseException) -> bool:
     """Whether it is about a request: by its kind, or because a client raised it of what it was told to ask."""
+    # Python's own kinds: of a client they are refusals, of anything else a bug that must be seen.
     if isinstance(error, (ValueError, NotImplementedError)) and _is_of_client(_origin(error)):
         return True
     return isinstance(error, (OSError, EOFError)) or any(_is_of_client(kind.__module__) for kind in type(error).__mro__)
