@@ -7,14 +7,17 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from faults import assert_undisturbed, complete, complete_or_die, forkserver, hash_all, make_survivor, run_or_die
 from mnemoscope.config import CorpusConfig, StudyConfig, TracesConfig
+from mnemoscope.engines import WorkerFactory
 from mnemoscope.engines.local import LocalEngine
 from mnemoscope.manifest import read_manifest
 from mnemoscope.run import run_study
@@ -99,22 +102,60 @@ def expected_of_longer(longer, tmp_path_factory) -> dict[str, str]:
     return hash_all(run_study(longer, tmp_path_factory.mktemp("expected") / "longer").folder)
 
 
+@dataclass(frozen=True)
+class Dying:
+    """Makes workers of which one, of whatever process, is killed with its first task done and nothing handed over."""
+
+    make_worker: WorkerFactory[Any, Any]
+    mark: Path
+
+    @property
+    def device(self) -> str:
+        return self.make_worker.device
+
+    def release(self) -> None:
+        self.make_worker.release()
+
+    def __call__(self, tell: Callable[[int], None]) -> Callable[[Any], Any]:
+        work = self.make_worker(tell)
+
+        def work_or_die(task: Any) -> Any:
+            result = work(task)
+            with suppress(FileExistsError):
+                assert multiprocessing.parent_process() is not None
+                self.mark.touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return work_or_die
+
+
+class DyingEngine:
+    """Two processes, of which one dies in every stage."""
+
+    def __init__(self, folder: Path) -> None:
+        self.engine = LocalEngine(2)
+        self.folder = folder
+
+    def run(self, tasks: Sequence[Any], make_worker: Any, tell: Callable[[Any, int], None]) -> Iterator[Any]:
+        if len(tasks) > 1:  # one is done in this process
+            make_worker = Dying(make_worker, self.folder / type(make_worker).__name__)
+        return self.engine.run(tasks, make_worker, tell)
+
+    def workers_per_device(self, device: str) -> int:
+        return self.engine.workers_per_device(device)
+
+
 def test_a_worker_is_killed_in_either_stage(longer, expected_of_longer, tmp_path, monkeypatch, caplog):
     """One of two processes dies while it scores, and one while it traces: the same bytes, and a warning of each."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as many as the undisturbed run has had
-    died, seen = "ended, killed by signal 9; a new one takes over", {"tiny": 0, "tiny traces, k = 4": 0}
-
-    def kill_one(label: str, num_done: int, num_sequences: int) -> None:
-        """Until one is missed: a process may have ended its task when the signal comes."""
-        if label in seen and caplog.text.count(died) == seen["tiny"] * (label != "tiny"):
-            for child in multiprocessing.active_children()[:1]:
-                child.kill()
-        if label == "tiny":
-            seen["tiny"] = caplog.text.count(died)
-
-    run_study(longer, tmp_path / "study", engine=LocalEngine(2), progress=kill_one)
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    run_study(longer, tmp_path / "study", engine=DyingEngine(marks))
     assert_undisturbed(tmp_path / "study", expected_of_longer, concluded=False)
-    assert 0 < seen["tiny"] < caplog.text.count(died)
+    stages = sorted(mark.name for mark in marks.iterdir())
+    assert {"ScorerFactory", "TracerFactory"} <= set(stages)
+    assert caplog.text.count("ended, killed by signal 9; a new one takes over") == len(stages)
 
 
 def run_in_two(config: StudyConfig, folder: Path) -> None:

@@ -18,9 +18,10 @@ import uuid
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Literal, final
+from typing import Any, Final, Generic, Literal, TypeVar, final
 
 from mnemoscope.engines import ResultT, TaskT, WorkerFactory
 from mnemoscope.engines.actor import Actor, Answer, News, pickled, versions
@@ -44,6 +45,11 @@ ENVIRONMENT: Final = {
 """Set before Ray is imported, where the user has not."""
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class _HeadIsGoneError(EngineError):
+    """Nothing can be asked of the cluster any more."""
 
 
 @final
@@ -90,10 +96,9 @@ class RayEngine:
         return self._share(device).per_device
 
     def _share(self, device: str) -> Share:
-        _wait_for(self._head)  # asked of a head that is gone, Ray waits a minute and ends this process without a word
         nodes = [
             Node(each["Resources"].get("CPU", 0), each["Resources"].get("GPU", 0))
-            for each in self._ray.nodes()
+            for each in _ask_head(self._head, self._ray.nodes)
             if each["Alive"]
         ]
         return divide(nodes, device, self._workers)
@@ -184,8 +189,6 @@ class _Crew(Generic[TaskT, ResultT]):
         self._recipe = self.ray.put(self.ray.cloudpickle.dumps(self.make_worker))
         self._share = self.share()
         self._checked = self._began = time.monotonic()
-        self._missed: float | None = None
-        self._is_head_there = True
 
     def work(self, tasks: Sequence[TaskT]) -> Iterator[ResultT]:
         self.waiting.extend(tasks)
@@ -211,7 +214,7 @@ class _Crew(Generic[TaskT, ResultT]):
 
     def dismiss(self) -> None:
         """End every actor."""
-        if self._is_head_there:
+        if answers(self.head):
             for member in self.members:
                 with suppress(self.ray.exceptions.RayError):
                     self.ray.kill(member.actor)
@@ -237,7 +240,7 @@ class _Crew(Generic[TaskT, ResultT]):
         while len(self.members) < wanted:
             member = self.bench.call(self._share)
             if member is None:
-                actor = actor_class.remote(versions())
+                actor = _ask_head(self.head, lambda: actor_class.remote(versions()))
                 member = _Member[TaskT](actor, self._share, self._ask(actor, 0.0))
             else:
                 member.num_awaited = 2
@@ -277,7 +280,7 @@ class _Crew(Generic[TaskT, ResultT]):
         """Another actor for one that is gone, which takes its task; EngineError where that was tried often enough."""
         self.members.remove(member)
         with suppress(self.ray.exceptions.RayError):
-            self.ray.kill(member.actor)  # it may be alive, and out of reach
+            _ask_head(self.head, lambda: self.ray.kill(member.actor))  # it may be alive, and out of reach
         name = "" if member.task is None else member.task.name
         is_from_bench = member.task is None and member.is_there
         self.deaths[name] += not is_from_bench
@@ -295,25 +298,40 @@ class _Crew(Generic[TaskT, ResultT]):
         if now - self._checked < CHECK_SECONDS:
             return
         self._checked = now
-        if answers(self.head):
-            self._missed = None
-        elif self._missed is None:
-            self._missed = now
-            return
-        elif now - self._missed > HEAD_SECONDS:
-            self._is_head_there = False
-            raise _head_is_gone(self.head)
-        else:
-            return  # what the cluster has is the head's to say
+        _wait_for(self.head)
         if now - self._began > START_SECONDS and not any(member.is_there for member in self.members):
             self._began = float("inf")
             _log.warning(
                 "no worker has started in %.0f seconds; still waiting for a place with %g CPUs and %g GPUs for each",
                 *(START_SECONDS, self._share.num_cpus, self._share.num_gpus),
             )
-        with suppress(EngineError):  # for the moment there is no machine at all
+        try:
             self._share = self.share()
+        except _HeadIsGoneError:
+            raise
+        except EngineError:
+            pass  # for the moment there is no machine at all
         self._hire()
+
+
+def _ask_head(head: str, ask: Callable[[], T]) -> T:
+    """What needs the head's answer. EngineError where it does not answer for long, before or meanwhile.
+
+    Asked of a head that is gone, Ray waits a minute and ends this process without a word; so a thread waits for it.
+    """
+    _wait_for(head)
+    answer: Future[T] = Future()
+
+    def wait_for_answer() -> None:
+        try:
+            answer.set_result(ask())
+        except Exception as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=wait_for_answer, daemon=True).start()
+    while not wait([answer], timeout=CHECK_SECONDS).done:
+        _wait_for(head)
+    return answer.result()
 
 
 def _wait_for(head: str) -> None:
@@ -321,15 +339,11 @@ def _wait_for(head: str) -> None:
     began = time.monotonic()
     while not answers(head):
         if time.monotonic() - began > HEAD_SECONDS:
-            raise _head_is_gone(head)
+            raise _HeadIsGoneError(
+                f"the head of Ray at {head} has not answered for {HEAD_SECONDS:.0f} seconds; what is finished is kept: "
+                "start Ray again, then the same command"
+            )
         time.sleep(min(1.0, CHECK_SECONDS))
-
-
-def _head_is_gone(head: str) -> EngineError:
-    return EngineError(
-        f"the head of Ray at {head} has not answered for {HEAD_SECONDS:.0f} seconds; what is finished is kept: start "
-        "Ray again, then the same command"
-    )
 
 
 def _connect(address: str | None) -> Any:
