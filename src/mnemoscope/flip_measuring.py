@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mnemoscope.analyses.flip_counts import REFERENCE, FlipCount, count_flips
-from mnemoscope.audit import in_float32, load_reference
+from mnemoscope.rescoring import in_float32, load_reference
 from mnemoscope.config import FRAGILE_MARGIN, Device, Mode, ModelConfig
 from mnemoscope.corpus import Windows
 from mnemoscope.engines import Once

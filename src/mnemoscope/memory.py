@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import torch
 
-from mnemoscope.audit import FLOAT32_BYTES
+from mnemoscope.rescoring import FLOAT32_BYTES
 from mnemoscope.config import Grid, Mode
 from mnemoscope.errors import ScoringError
 from mnemoscope.head import LOGITS_PER_CHUNK

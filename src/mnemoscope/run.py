@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mnemoscope.audit import check_room, in_float32
+from mnemoscope.rescoring import check_room, in_float32
 from mnemoscope.config import ModelConfig, StudyConfig
 from mnemoscope.counts import plan_study_counts, write_counts
 from mnemoscope.engines import Engine, Once

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope.audit import find_fragile, load_reference, replace_facts
+from mnemoscope.rescoring import find_fragile, load_reference, replace_facts
 from mnemoscope.config import GradedSampleConfig, Grid, Mode
 from mnemoscope.corpus import Windows, check_vocabulary
 from mnemoscope.engines import Once
