@@ -18,13 +18,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mnemoscope.analyses.flip_counts import REFERENCE, FlipCount, count_flips
-from mnemoscope.rescoring import in_float32, load_reference
 from mnemoscope.config import FRAGILE_MARGIN, Device, Mode, ModelConfig
 from mnemoscope.corpus import Windows
 from mnemoscope.engines import Once
 from mnemoscope.errors import ModelError, StoreError
 from mnemoscope.facts import GradedRows
 from mnemoscope.flips import SEED, flips_key, flips_of
+from mnemoscope.rescoring import in_float32, load_reference
 from mnemoscope.scorer import facts_of, let_go
 from mnemoscope.sequences import find_many_rows
 from mnemoscope.shards import SequenceRows, hash_windows, is_graded, scores_schema, scores_table

@@ -10,11 +10,11 @@ from typing import Any, Final, TypeVar
 
 import torch
 
-from mnemoscope.rescoring import FLOAT32_BYTES
 from mnemoscope.config import Grid, Mode
 from mnemoscope.errors import ScoringError
 from mnemoscope.head import LOGITS_PER_CHUNK
 from mnemoscope.model import CausalLM
+from mnemoscope.rescoring import FLOAT32_BYTES
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)

@@ -17,7 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mnemoscope.rescoring import check_room, in_float32
 from mnemoscope.config import ModelConfig, StudyConfig
 from mnemoscope.counts import plan_study_counts, write_counts
 from mnemoscope.engines import Engine, Once
@@ -39,6 +38,7 @@ from mnemoscope.predictions import (
 )
 from mnemoscope.progress import Progress
 from mnemoscope.refusals import check_logits, check_sources, check_tokenizer, check_traceable
+from mnemoscope.rescoring import check_room, in_float32
 from mnemoscope.scorer import ScorerFactory, let_go
 from mnemoscope.shards import SCORES_FORMAT, Part, ShardRange
 from mnemoscope.storage import Storage

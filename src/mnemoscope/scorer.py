@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope.rescoring import find_fragile, load_reference, replace_facts
 from mnemoscope.config import GradedSampleConfig, Grid, Mode
 from mnemoscope.corpus import Windows, check_vocabulary
 from mnemoscope.engines import Once
 from mnemoscope.errors import CorpusError, ModelError, ScoringError, StoreError
 from mnemoscope.facts import GradedRows, MatchFacts
 from mnemoscope.graded_sample import draw_graded
+from mnemoscope.rescoring import find_fragile, load_reference, replace_facts
 from mnemoscope.shards import SequenceRows, ShardRange, hash_windows, scores_schema, scores_table
 from mnemoscope.storage import Storage
 from mnemoscope.store import Run, ShardRecord, commit_shard, read_run
