@@ -15,7 +15,7 @@ import torch
 
 from mnemoscope.config import Grid, ModelConfig
 from mnemoscope.errors import ModelError
-from mnemoscope.memory import bytes_per_sequence, choose_batch_size
+from mnemoscope.memory import bytes_per_sequence, choose_batch_size, copied_bytes
 from mnemoscope.model import hash_files, load_model, wrap_network
 from mnemoscope.scoring import score_sequences
 from networks import VOCAB, build
@@ -211,11 +211,16 @@ def test_batch_size_follows_free_memory(monkeypatch):
     model, grid = wrap_network(build("llama")), Grid(contexts=(4, 8), continuations=(8,))
     need = bytes_per_sequence(model, grid, "graded")
     assert need > bytes_per_sequence(model, grid, "exact") > 0
-    for num_sequences in (1, 10):
-        monkeypatch.setattr("mnemoscope.memory.free_bytes", lambda _device, n=num_sequences: int(n * need / 0.6) + 1)
-        assert choose_batch_size(model, grid, "graded") == num_sequences
     weights = sum(parameter.nbytes for parameter in model.network.parameters())
-    three = 3 * int(10 * need / 0.6 + 1) + 2 * weights  # three workers share it: two more copies of the weights
+    head = model.network.get_output_embeddings().weight.nbytes
+    copies = copied_bytes(model, "graded")
+    assert copies == weights + head // 2  # packed, and the head in bfloat16
+    assert copied_bytes(model, "exact") == weights
+    for num_sequences in (1, 10):
+        free = int(num_sequences * need / 0.6) + copies + 1
+        monkeypatch.setattr("mnemoscope.memory.free_bytes", lambda _device, free=free: free)
+        assert choose_batch_size(model, grid, "graded") == num_sequences
+    three = 3 * (int(10 * need / 0.6 + 1) + copies) + 2 * weights  # two more copies of the weights
     monkeypatch.setattr("mnemoscope.memory.free_bytes", lambda _device: three)
     assert choose_batch_size(model, grid, "graded", 3) == 10
     monkeypatch.setattr("mnemoscope.memory.free_bytes", lambda _device: 0)

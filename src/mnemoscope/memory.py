@@ -14,6 +14,7 @@ from mnemoscope.config import Grid, Mode
 from mnemoscope.errors import ScoringError
 from mnemoscope.head import LOGITS_PER_CHUNK
 from mnemoscope.model import CausalLM
+from mnemoscope.packing import MOST_PACKED_BYTES
 from mnemoscope.rescoring import FLOAT32_BYTES
 
 T = TypeVar("T")
@@ -46,6 +47,7 @@ def choose_batch_size(
     copy = model.identity.num_parameters * FLOAT32_BYTES if with_audit else 0
     free = (free_bytes(model.device) - (num_workers - 1) * weights) / num_workers - copy
     wider = FLOAT32_BYTES / model.network.dtype.itemsize if with_audit else 1
+    free -= copied_bytes(model, mode)
     room = min(SHARE_OF_FREE * free, free - wider * _head_bytes(model))
     fitting = int(room / (wider * bytes_per_sequence(model, grid, mode)))
     return max(1, min(fitting, MOST_SEQUENCES[model.device.type], model.batch_limit))
@@ -70,6 +72,16 @@ def bytes_per_sequence(model: CausalLM, grid: Grid, mode: Mode) -> int:
     num_slots = 2 * num_tokens + 2 * (num_tokens + num_branch_slots)
     masks = 2 * len(grid.contexts) * (num_tokens + num_branch_slots) * item
     return activations + scores + masks + 2 * layers * key_heads * head_width * num_slots * item
+
+
+def copied_bytes(model: CausalLM, mode: Mode) -> int:
+    """Bytes of the copies of weights that a call makes on a CPU: layers and head packed, the head in bfloat16 too."""
+    if model.device.type != "cpu" or model.network.dtype != torch.float32:
+        return 0
+    output = model.network.get_output_embeddings()
+    head = 0 if output is None else output.weight.nbytes
+    layers = sum(parameter.nbytes for parameter in model.network.parameters()) - head
+    return (layers if layers <= MOST_PACKED_BYTES else 0) + head + (head // 2 if mode == "graded" else 0)
 
 
 def _head_bytes(model: CausalLM) -> int:

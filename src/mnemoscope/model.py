@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mnemoscope.config import Grid, ModelConfig
 from mnemoscope.errors import ModelError
+from mnemoscope.grouped_attention import grouped_attention
 from mnemoscope.head import Head
 from mnemoscope.identity import ModelIdentity
 
@@ -95,13 +96,14 @@ class CausalLM:
 
         `mask_BQS` is additive, in the model's dtype; S counts the cache's slots with the new tokens' own.
         """
-        return self.network.base_model(
-            input_ids=tokens_BQ,
-            position_ids=positions_BQ,
-            attention_mask=mask_BQS[:, None],
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
+        with grouped_attention(self.network.config):
+            return self.network.base_model(
+                input_ids=tokens_BQ,
+                position_ids=positions_BQ,
+                attention_mask=mask_BQS[:, None],
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state
 
     @torch.inference_mode()
     def logits(self, hidden_PD: Tensor) -> Tensor:
