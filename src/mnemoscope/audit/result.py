@@ -82,8 +82,8 @@ class Exposed:
     """Tokens of the longest common run."""
     shortest_context: int | None
     """Fewest tokens before the continuation that trigger it."""
-    log_probability: float
-    """Of the continuation, in nats, at temperature 1."""
+    log_probability: float | None
+    """Of the continuation, in nats, at temperature 1; None where it can never be drawn."""
     samples_needed: dict[str, float | None]
     """By way of sampling: samples after which it has appeared with probability one half; None: never."""
     num_copies: int
@@ -190,6 +190,8 @@ class Criterion:
     measured: Difference
     threshold: float
     sentence: str
+    decides: bool = True
+    """Whether the verdict follows from it."""
 
 
 @dataclass(frozen=True)
@@ -237,3 +239,5 @@ class AuditResult:
     """By a hash of the passage's tokens (16 hex digits): `m` member or `c` held-out, then 1 or 0 for recited in full
     and for near-verbatim, so that a later audit can be compared pair by pair."""
     schema: str = SCHEMA
+    reference: tuple[str, int] | None = None
+    """The context, as in `matches`, and the continuation at which the verdict is reached; None: the longest."""
