@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -43,6 +42,7 @@ from measured_models import SHAPES, library_rows, save_network
 from mnemoscope.config import CorpusConfig, Grid, Mode, ModelConfig
 from mnemoscope.corpus import open_corpus, read_windows, select_sequences
 from mnemoscope.model import CausalLM, load_model, locate
+from mnemoscope.peaks import peak_bytes
 from mnemoscope.scoring import score_sequences
 
 GRID: Final = Grid(contexts=(32, 48, 64, 96), continuations=(16, 32, 48, 64))
@@ -125,7 +125,7 @@ def main() -> None:
     if arguments.only:
         with torch.inference_mode():
             next(set_up(arguments)).side(arguments.only, "unmemorized")()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(peak_bytes(torch.device("cpu")) / 2**20)
         return
     figures: dict[str, dict[str, float]] = {}
     for bench in set_up(arguments):
