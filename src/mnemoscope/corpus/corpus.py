@@ -70,6 +70,11 @@ class Corpus:
         member, own_row = self._locate(row)
         return member.place(own_row)
 
+    def line(self, row: int) -> int:
+        """Its line in a file of JSON lines, from 1; else its row in its file, from 0."""
+        member, own_row = self._locate(row)
+        return member.line(own_row) if isinstance(member, TokenizedRows) else own_row
+
     def _locate(self, row: int) -> tuple[Rows, int]:
         number = bisect_right(self._stops, row)
         member = self._members[number]

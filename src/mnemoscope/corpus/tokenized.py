@@ -84,8 +84,11 @@ class TokenizedRows:
         """The file and line of a document; the number of a packed row."""
         if self._lines is None:
             return f"{self._sources[0].address}, packed row {row}"
-        source = self._sources[bisect_right(self._starts, row) - 1]
-        return place_document(source, int(self._lines.read(8 * row, 8 * row + 8).view("<i8")[0]))
+        return place_document(self._sources[bisect_right(self._starts, row) - 1], self.line(row))
+
+    def line(self, row: int) -> int:
+        """The line of a document in JSON lines, from 1; its row in a table, or that of packed text, from 0."""
+        return row if self._lines is None else int(self._lines.read(8 * row, 8 * row + 8).view("<i8")[0])
 
 
 def _find_data(folder: Path) -> Parts:
