@@ -56,6 +56,8 @@ class Documents:
     """The files, as messages call them."""
     is_conversation: bool = False
     """Whether the assistant's turns are what is recited, and the prompt their context."""
+    form: str = "text"
+    """Of a line: text (or tokens), messages, conversations, prompt, instruction."""
     tokenizer: Tokenizer | None = None
     """What turns tokens into text; None where the files hold tokens and no tokenizer is known."""
     notes: tuple[str, ...] = ()
@@ -102,22 +104,24 @@ def open_documents(
 
     `tokenizer` is a tokenizer.json, a folder or a hub name; without it `model`, the model's own folder or hub name, has
     it. `field` names the field or column. `chat_template` is a Jinja file; without it the one in `model`, or beside the
-    tokenizer, is taken, if any. `bos` puts the beginning-of-sequence token before texts (templates have their own).
+    tokenizer, is taken, if any. `bos` puts the beginning-of-sequence token before texts and before strings that are
+    joined as they are; templates put their own.
     CorpusError names the file, its line, what was found there and what was expected.
     """
-    source = tokenizer or model
-    conversations = open_conversations(paths, tokenizer=source, field=field, chat_template=chat_template, model=model)
+    conversations = open_conversations(
+        paths, tokenizer=tokenizer, field=field, chat_template=chat_template, model=model, bos=bos
+    )
     if conversations is not None:
-        key = digest_facts({"audit documents": _VERSION, **conversations.facts})
+        key = digest_facts({"audit documents": _VERSION, **conversations.facts()})
         folder = prepare(key, lambda building: _write_conversations(building, conversations))
-        return _read(folder, key, paths, tokenizer=conversations.tokenizer.tokenizer, is_conversation=True)
+        return _read(folder, key, paths, tokenizer=conversations.tokenizer.tokenizer, form=conversations.form.kind)
     if chat_template is not None:
         raise CorpusError(f"{paths[0]}: chat_template given; it is for conversations, and this file holds texts")
     config = CorpusConfig(path=tuple(paths), tokenizer=tokenizer, column=field, bos=bos)
     corpus = open_corpus(config, default_tokenizer=model)
     key = digest_facts({"audit documents": _VERSION, "corpus": corpus.fingerprint})
     folder = prepare(key, lambda building: _write_corpus(building, corpus))
-    return _read(folder, key, paths, tokenizer=corpus.tokenizer, is_conversation=False)
+    return _read(folder, key, paths, tokenizer=corpus.tokenizer, form="text")
 
 
 @final
@@ -167,12 +171,10 @@ def _write_conversations(folder: Path, conversations: Conversations) -> None:
     with _Writer(folder) as writer:
         for conversation in conversations.encode():
             writer.append(conversation.tokens, conversation.line, conversation.turns)
-        writer.close(conversations.notes)
+        writer.close(conversations.notes())
 
 
-def _read(
-    folder: Path, digest: str, paths: Sequence[str], *, tokenizer: Tokenizer | None, is_conversation: bool
-) -> Documents:
+def _read(folder: Path, digest: str, paths: Sequence[str], *, tokenizer: Tokenizer | None, form: str) -> Documents:
     try:
         facts = json.loads((folder / "facts.json").read_bytes())
         return Documents(
@@ -182,7 +184,8 @@ def _read(
             turns=_map(folder / "turns.i32", "<i4").reshape(-1, 3),
             digest=digest,
             address=paths[0] if len(paths) == 1 else f"{paths[0]} ... {paths[-1]}",
-            is_conversation=is_conversation,
+            is_conversation=form != "text",
+            form=form,
             tokenizer=tokenizer,
             notes=tuple(facts["notes"]),
         )

@@ -101,11 +101,10 @@ def context_labels(passages: Passages, settings: AuditSettings) -> tuple[str, ..
 
 
 def _check_alike(train: Documents, heldout: Documents) -> None:
-    if train.is_conversation != heldout.is_conversation:
-        kinds = {True: "conversations", False: "texts"}
+    if train.form != heldout.form:
         raise CorpusError(
-            f"{train.address} holds {kinds[train.is_conversation]}, {heldout.address} "
-            f"{kinds[heldout.is_conversation]}; expected training and held-out files of one kind"
+            f"{train.address} has lines of the form {train.form!r}, {heldout.address} of {heldout.form!r}; "
+            "expected training and held-out files of one form"
         )
 
 

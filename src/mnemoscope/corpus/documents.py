@@ -51,11 +51,19 @@ def place_document(source: Source, line: int) -> str:
 
 def read_fields(source: Source) -> dict[str, ColumnKind | None]:
     """What each field of the first line of JSON lines holds."""
-    for number, line, _ in _lines(source):
-        kinds: Mapping[type, ColumnKind] = {str: "text", list: "tokens"}
-        record = _parse(line, place_document(source, number))
+    kinds: Mapping[type, ColumnKind] = {str: "text", list: "tokens"}
+    for _, record, _ in read_records(source):
         return {name: kinds.get(type(value)) for name, value in record.items()}
     raise CorpusError(f"{source.address}: holds no line of JSON; expected one object per line")
+
+
+def read_records(source: Source) -> Iterator[tuple[int, dict[str, Any], int]]:
+    """Each line of JSON lines, from 1, its object, and the bytes of the file read so far; blank lines have none.
+
+    CorpusError for a line that is no object.
+    """
+    for number, line, position in _lines(source):
+        yield number, _parse(line, place_document(source, number)), position
 
 
 def _lines(source: Source) -> Iterator[tuple[int, bytes, int]]:
@@ -68,9 +76,8 @@ def _lines(source: Source) -> Iterator[tuple[int, bytes, int]]:
 
 def _read_json_lines(source: Source, column: Column) -> Iterator[Document]:
     take: Callable[[object, str], str | NDArray[np.int64]] = _text if column.kind == "text" else _tokens
-    for number, line, position in _lines(source):
+    for number, record, position in read_records(source):
         place = place_document(source, number)
-        record = _parse(line, place)
         if column.name not in record:
             raise CorpusError(f"{place}: has no field {column.name!r}; expected it on every line")
         yield Document(number, take(record[column.name], f"{place}: field {column.name!r}"), position)
