@@ -6,6 +6,7 @@ MnemoscopeError          never raised itself; the command line turns each into o
 ├── ModelError           a model that cannot be loaded safely, or that does not fit the corpus
 ├── ScoringError         logits that are not numbers (names the sequence)
 ├── EngineError          workers that end without a word, again and again (names the shard); a Ray that is not there
+├── EndpointError        a model behind an address that refuses, or does not answer; what it has answered is kept
 └── StoreError           a results folder of another run, not writable, full, or damaged; an address that refuses
 """
 
@@ -42,6 +43,10 @@ class ScoringError(MnemoscopeError):
 
 class EngineError(MnemoscopeError):
     """A task that several workers did not live to finish, or a cluster that does not answer or has no place."""
+
+
+class EndpointError(MnemoscopeError):
+    """A completions endpoint that refuses, redirects, breaks off or does not answer; its answers so far are kept."""
 
 
 class StoreError(MnemoscopeError):
