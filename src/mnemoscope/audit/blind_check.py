@@ -1,0 +1,133 @@
+"""Whether two files of text can be told apart without any model: then membership signals prove nothing of the model.
+
+A logistic regression sees the words, pairs of words and length of a text; it is trained on four fifths of the texts and
+asked about the others, five times over. Only texts asked in the same turn are compared with each other, for two
+regressions' scores are no one scale. Duan et al. (2024), "Do membership inference attacks work on large language
+models?", and Das et al. (2024), "Blind baselines beat membership inference attacks for foundation models".
+
+Axes: M members, H held-out texts, T texts of both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope.audit.result import BlindCheck, Difference
+from mnemoscope.audit.separation import area_interval
+from mnemoscope.audit.shares import UNKNOWN
+from mnemoscope.corpus.draws import sample_below
+
+LARGEST_AREA: Final = 0.6
+MIN_TEXTS: Final = 20
+MAX_TEXTS: Final = 3000
+"""Of a side; more are drawn from."""
+_NUM_TURNS: Final = 5
+_NUM_WORDS: Final = 50_000
+_WORD: Final = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+|[^\w\s]"
+"""Words, signs, and each character of scripts without spaces."""
+Floats = NDArray[np.float64]
+
+
+def blind_check(
+    member_texts: Sequence[str],
+    control_texts: Sequence[str],
+    clusters: Sequence[int] | NDArray[np.integer] | None = None,
+    *,
+    seed: int = 0,
+) -> BlindCheck:
+    """The area under the ROC curve of a classifier that sees no model, with its interval.
+
+    `clusters` are those of the members, then of the held-out texts: copies are never trained on and asked about.
+    Comparable where the interval's upper end is at most `LARGEST_AREA`, not where its lower end is above, unknown else,
+    and with fewer than `MIN_TEXTS` of a side.
+    """
+    if min(len(member_texts), len(control_texts)) < MIN_TEXTS:
+        sizes = f"{len(member_texts):,} training and {len(control_texts):,} held-out passages"
+        return BlindCheck(UNKNOWN, None, f"{sizes} are too few to tell whether the files are comparable.")
+    texts = [*member_texts, *control_texts]
+    is_member_T = np.arange(len(texts)) < len(member_texts)
+    cluster_T = np.arange(len(texts)) if clusters is None else np.asarray(clusters)
+    kept = _draw(is_member_T, seed)
+    area = _cross_validated([texts[at] for at in kept.tolist()], is_member_T[kept], cluster_T[kept], seed)
+    return _judge(area, int(is_member_T[kept].sum()), int((~is_member_T[kept]).sum()))
+
+
+def _draw(is_member_T: NDArray[np.bool_], seed: int) -> NDArray[np.int64]:
+    """Which texts are looked at: at most `MAX_TEXTS` of a side."""
+    sides = [np.flatnonzero(is_member_T), np.flatnonzero(~is_member_T)]
+    drawn = [side[sample_below(len(side), count=min(len(side), MAX_TEXTS), seed=seed)] for side in sides]
+    return np.concatenate(drawn)
+
+
+def _cross_validated(
+    texts: list[str], is_member_T: NDArray[np.bool_], cluster_T: NDArray[np.integer], seed: int
+) -> Difference:
+    """The area over pairs of texts that were asked about in the same turn, with its interval over texts."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    turns = StratifiedGroupKFold(_NUM_TURNS, shuffle=True, random_state=seed % 2**32)
+    lower_T, num_T = np.zeros(len(texts)), np.zeros(len(texts))
+    for trained, asked in turns.split(texts, is_member_T, cluster_T):
+        if len(np.unique(is_member_T[trained])) < 2:
+            continue
+        score = _ask(texts, is_member_T, trained, asked)
+        for is_one in (is_member_T[asked], ~is_member_T[asked]):
+            lower_T[asked[is_one]] = _num_below(score[is_one], score[~is_one])
+            num_T[asked[is_one]] = (~is_one).sum()
+    member, control = (is_own & (num_T > 0) for is_own in (is_member_T, ~is_member_T))
+    if not member.any() or not control.any():
+        return UNKNOWN
+    area = float(lower_T[member].sum() / num_T[member].sum())
+    return area_interval(area, lower_T[member] / num_T[member], 1 - lower_T[control] / num_T[control])
+
+
+def _num_below(one: Floats, other: Floats) -> Floats:
+    order = np.sort(other)
+    return (np.searchsorted(order, one, "left") + np.searchsorted(order, one, "right")) / 2
+
+
+def _ask(
+    texts: list[str], is_member_T: NDArray[np.bool_], trained: NDArray[np.integer], asked: NDArray[np.integer]
+) -> Floats:
+    """How much the regression takes each asked text for a training text."""
+    from scipy import sparse
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    words: Any = TfidfVectorizer(
+        token_pattern=_WORD, ngram_range=(1, 2), sublinear_tf=True, max_features=_NUM_WORDS, dtype=np.float64
+    )
+    length_T = np.array([[math.log1p(len(text)), math.log1p(len(text.split()))] for text in texts])
+    middle, spread = length_T[trained].mean(0), length_T[trained].std(0)
+    length_T = (length_T - middle) / np.where(spread > 1e-9, spread, 1.0)
+
+    def see(rows: NDArray[np.integer], bag: Any) -> Any:
+        return sparse.hstack([bag, sparse.csr_matrix(length_T[rows])]).tocsr()
+
+    try:
+        bag = words.fit_transform([texts[at] for at in trained.tolist()])
+    except ValueError:  # no text has a word: lengths are all there is to see
+        return length_T[asked, 0]
+    classifier: Any = LogisticRegression(C=10.0, class_weight="balanced", max_iter=1000)
+    classifier.fit(see(trained, bag), is_member_T[trained])
+    return classifier.decision_function(see(asked, words.transform([texts[at] for at in asked.tolist()])))
+
+
+def _judge(area: Difference, num_member: int, num_control: int) -> BlindCheck:
+    if area.estimate is None or area.low is None or area.high is None:
+        return BlindCheck(UNKNOWN, None, "The passages are copies of too few texts to tell whether the files differ.")
+    numbers = (
+        f"AUC {area.estimate:.3f} ({area.low:.3f} to {area.high:.3f}), {num_member:,} training and {num_control:,} "
+        "held-out passages"
+    )
+    if area.high <= LARGEST_AREA:
+        return BlindCheck(area, True, f"Words and length alone do not tell the files apart: {numbers}.")
+    if area.low > LARGEST_AREA:
+        words = "Words and length alone tell the files apart, so that membership signals prove nothing of the model"
+        return BlindCheck(area, False, f"{words}: {numbers}.")
+    return BlindCheck(area, None, f"It cannot be told whether the files are comparable: {numbers}.")
