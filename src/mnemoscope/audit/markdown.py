@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from mnemoscope.audit.advice import advise
-from mnemoscope.audit.result import AuditResult, Compared, Criterion, Share, State
-from mnemoscope.audit.verdict import ALL, points, reference_of, share_words
-from mnemoscope.intervals import format_share
+from mnemoscope.audit.result import AuditResult, Compared, Criterion, State
+from mnemoscope.audit.verdict import ALL, TITLES, reference_of
+from mnemoscope.audit.words import area_words, points, share_cell, share_words
 from mnemoscope.report.escapes import escape
-from mnemoscope.report.spoken import bound_words, copies_words, plural
+from mnemoscope.report.spoken import copies_words, plural
 
 MAX_CHARACTERS: Final = 60_000
 """A comment on GitHub may have 65,536."""
@@ -76,7 +76,7 @@ def _criteria(result: AuditResult) -> Iterator[str]:
 
 
 def _named(one: Criterion) -> str:
-    return code(one.name) + ("" if one.decides else " (does not decide)")
+    return f"{TITLES.get(one.name, '')}<br>{code(one.name)}" + ("" if one.decides else " (does not decide)")
 
 
 def _advice(result: AuditResult) -> Iterator[str]:
@@ -96,7 +96,7 @@ def _recited(result: AuditResult) -> Iterator[str]:
     chosen = reference_of(result)
     first = [row for row in rows if (row.context, row.continuation) == chosen]
     for row in sorted([*first, *(row for row in rows if row not in first)][: 2 * MAX_ROWS], key=_cell):
-        shares = f"{_share(row.member)} | {_share(row.control)} | {points(row.excess)}"
+        shares = f"{share_cell(row.member)} | {share_cell(row.control)} | {points(row.excess)}"
         yield f"| {plain(row.context)} | {row.continuation} | {shares} |"
 
 
@@ -114,7 +114,7 @@ def _nearly(result: AuditResult) -> Iterator[str]:
         return
     yield from ("### Nearly, or by sampling", "", "| | training | held-out | excess |", "| --- | --- | --- | --- |")
     for what, row in rows[: 2 * MAX_ROWS]:
-        yield f"| {what} | {_share(row.member)} | {_share(row.control)} | {points(row.excess)} |"
+        yield f"| {what} | {share_cell(row.member)} | {share_cell(row.control)} | {points(row.excess)} |"
 
 
 def _leaks(result: AuditResult) -> Iterator[str]:
@@ -134,7 +134,7 @@ def _copies(result: AuditResult) -> Iterator[str]:
     yield from ("### By copies in the training file", "", "| copies | recited |", "| --- | --- |")
     for dose in result.doses[: 2 * MAX_ROWS]:
         copies = f"{dose.low:,} times and more" if dose.high is None else copies_words(dose.low, dose.high)
-        yield f"| {copies} | {_share(dose.recited)} |"
+        yield f"| {copies} | {share_cell(dose.recited)} |"
     if result.trend is not None:
         yield from ("", plain(result.trend.sentence))
 
@@ -160,9 +160,8 @@ def _signals(result: AuditResult) -> Iterator[str]:
         "| --- | --- | --- | --- |",
     )
     for one in result.signals[:MAX_ROWS]:
-        area = one.auc.estimate
-        shown = "not known" if area is None else f"{area:.3f} ({_number(one.auc.low)} to {_number(one.auc.high)})"
-        yield f"| {plain(one.name)} | {shown} | {share_words(one.tpr_at_1)} | {share_words(one.tpr_at_01)} |"
+        rates = f"{share_words(one.tpr_at_1)} | {share_words(one.tpr_at_01)}"
+        yield f"| {plain(one.name)} | {area_words(one.auc)} | {rates} |"
     if result.blind is not None:
         yield from ("", plain(result.blind.sentence))
 
@@ -172,7 +171,7 @@ def _canaries(result: AuditResult) -> Iterator[str]:
         return
     yield from ("### Canaries", "", "| planted | recited |", "| --- | --- |")
     for one in result.canaries[: 2 * MAX_ROWS]:
-        yield f"| {copies_words(one.repeats, one.repeats)} | {_share(one.recited)} |"
+        yield f"| {copies_words(one.repeats, one.repeats)} | {share_cell(one.recited)} |"
 
 
 def _changes(result: AuditResult) -> Iterator[str]:
@@ -196,8 +195,8 @@ def _notes(result: AuditResult) -> Iterator[str]:
 
 def _foot(result: AuditResult) -> Iterator[str]:
     yield (
-        f"_Shares with 95 % intervals. A pass says that these tests found no more memorization than is accepted, not that "
-        f"there is none. {plural(len(result.exposed), 'exposed passage')} in `report.html`._"
+        f"_Shares with 95 % intervals. A pass says that these tests found no more memorization than is accepted, not "
+        f"that there is none. {plural(len(result.exposed), 'exposed passage')} in `report.html`._"
     )
 
 
@@ -216,16 +215,3 @@ _PARTS: Final[tuple[Callable[[AuditResult], Iterator[str]], ...]] = (
     _notes,
     _foot,
 )
-
-
-def _share(share: Share) -> str:
-    if share.share is None:
-        return "no passage"
-    counts = f"{share.count:,} of {share.n:,}"
-    if not share.count:
-        return f"{counts}, {bound_words(share.high)}"
-    return f"{counts}, {format_share(share.share, share.low, share.high)}"
-
-
-def _number(value: float | None) -> str:
-    return "?" if value is None else f"{value:.3f}"

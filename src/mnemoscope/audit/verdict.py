@@ -13,11 +13,12 @@ from dataclasses import fields, replace
 from typing import Final
 
 from mnemoscope.audit.leaks import CODE_KINDS
-from mnemoscope.audit.result import AuditResult, Compared, Criterion, Difference, Extraction, Leak, Share, State
+from mnemoscope.audit.result import AuditResult, Compared, Criterion, Difference, Extraction, Leak, State
 from mnemoscope.audit.thresholds import Thresholds
+from mnemoscope.audit.words import accepted, counted, percent, plain_share, points, share_words
 from mnemoscope.errors import ConfigError
-from mnemoscope.intervals import normal_quantile, share_decimals
-from mnemoscope.report.spoken import bound_words, joined, plural
+from mnemoscope.intervals import normal_quantile
+from mnemoscope.report.spoken import joined, plural
 
 EXIT_STATUS: Final[dict[State, int]] = {"pass": 0, "fail": 1, "unknown": 2}
 CRITERIA: Final = tuple(each.name for each in fields(Thresholds) if each.name != "canary_repeats")
@@ -27,6 +28,17 @@ PROBABILITY: Final = 0.5
 SAMPLING: Final = "T = 1"
 """Of the extraction that is judged; without it the first that was computed."""
 ALL: Final = "all"
+TITLES: Final = {
+    "max_recited_excess": "Recited word for word",
+    "max_near_excess": "Recited nearly word for word",
+    "max_extractable_excess": "Brought up by sampling",
+    "max_leaks": "Private things that leak",
+    "max_code_leaks": "Code and licences that leak",
+    "max_signal_tpr_at_1": "Membership can be told",
+    "max_canaries_recited": "Rare canaries recited",
+    "min_passages": "Enough passages",
+}
+"""Of the criteria, in plain words."""
 _NOTHING: Final = Difference(None, None, None)
 
 
@@ -123,7 +135,7 @@ def _judge_excess(name: str, row: Compared | None, threshold: float, what: str) 
         return Criterion(name, "unknown", _NOTHING, threshold, told)
     state = decide(row.excess, threshold)
     told = (
-        f"{_counted(row.member, 'training')} {what}, {_counted(row.control, 'held-out')}: "
+        f"{counted(row.member, 'training')} {what}, {counted(row.control, 'held-out')}: "
         f"{points(row.excess)} more; at most {percent(threshold)} accepted."
     )
     return Criterion(name, state, row.excess, threshold, told + (_advise_more(row, threshold) * (state == "unknown")))
@@ -152,7 +164,7 @@ def _judge_leaks(
     held = f": {kinds}" if kinds else ""
     told = (
         f"Recited training passages hold {plural(count, f'different {nouns[0]}', f'different {nouns[1]}')} "
-        f"that no recited held-out passage holds{held}; {_accepted(threshold)}."
+        f"that no recited held-out passage holds{held}; {accepted(threshold)}."
     )
     return Criterion(name, decide(measured, threshold), measured, threshold, told)
 
@@ -186,7 +198,7 @@ def _judge_canaries(result: AuditResult, thresholds: Thresholds) -> Criterion:
     measured = Difference(float(count), float(count), float(count))
     times = "once" if most == 1 else f"at most {most:,} times"
     told = f"{count:,} of {plural(n, 'canary', 'canaries')} planted {times} {'is' if n == 1 else 'are'} recited; "
-    told += f"{_accepted(threshold)}."
+    told += f"{accepted(threshold)}."
     if not n:
         return Criterion(name, "unknown", _NOTHING, threshold, f"No canary was planted {times}.")
     if twins:
@@ -208,67 +220,26 @@ def _judge_passages(row: Compared | None, threshold: int) -> Criterion:
 
 def _headline(result: AuditResult, state: State, criteria: Sequence[Criterion]) -> str:
     """One sentence: what it comes to, then the number that says the most."""
-    told = recited_words(result)
+    leaks = sum(leak.num_spans for leak in result.leaks if leak.kind not in CODE_KINDS)
+    told = recited_words(result, f", with {plural(leaks, 'private thing')} in them," if leaks else "")
     of = [one for one in criteria if one.decides and one.state == state]
     count = f"{len(of)} of {plural(sum(one.decides for one in criteria), 'criterion', 'criteria')}"
     if state == "pass":
         return f"Nothing found that speaks against release: {told}."
     if state == "fail":
-        leaks = sum(leak.num_spans for leak in result.leaks if leak.kind not in CODE_KINDS)
-        private = f", with {plural(leaks, 'private thing')} in them" if leaks else ""
-        return f"Not fit for release as it is: {told}{private} ({count} failed)."
+        return f"Not fit for release as it is: {told} ({count} failed)."
     return f"Could not tell: {told}, but {count} {'is' if len(of) == 1 else 'are'} undecided."
 
 
-def recited_words(result: AuditResult) -> str:
-    """`the model recites 34 of 400 training passages (8.5 %) and 1 of 400 held-out ones (0.25 %)`."""
+def recited_words(result: AuditResult, aside: str = "") -> str:
+    """`the model recites 34 of 400 training passages (8.5 %), ASIDE, and 1 of 400 held-out ones`."""
     row = at_reference(result.matches, result)
     if row is None or not row.member.n:
         return "no training passage was long enough to be tried"
     member, control = row.member, row.control
     held = f"{control.count:,} of {control.n:,} held-out ones" if control.n else "there is no held-out passage"
-    return f"the model recites {member.count:,} of {member.n:,} training passages ({_share(member)}) and {held}"
-
-
-def _accepted(threshold: int) -> str:
-    return f"at most {threshold:,} accepted" if threshold else "none accepted"
-
-
-def percent(share: float) -> str:
-    """`1 %`, `0.25 %`: a limit, as it was written."""
-    return f"{100 * share:.6g} %"
-
-
-def points(measured: Difference) -> str:
-    """`8.2 points (5.8 to 11.3)`, of percent, to the digits that the interval supports."""
-    low, high = (-1.0 if measured.low is None else measured.low), (1.0 if measured.high is None else measured.high)
-    if measured.estimate is None:
-        return "an unknown number of points"
-    decimals = share_decimals(low, high)
-    value, lower, upper = (f"{100 * number + 0.0:.{decimals}f}" for number in (measured.estimate, low, high))
-    return f"{value} percentage points ({lower} to {upper})"
-
-
-def share_words(measured: Difference) -> str:
-    """`12.3 % (9.1 to 15.8)`; `an unknown share` where nothing is known."""
-    if measured.estimate is None or measured.low is None or measured.high is None:
-        return "an unknown share"
-    decimals = share_decimals(measured.low, measured.high)
-    value, low, high = (f"{100 * number:.{decimals}f}" for number in (measured.estimate, measured.low, measured.high))
-    return f"{value} % ({low} to {high})"
-
-
-def _counted(share: Share, side: str) -> str:
-    return f"{share.count:,} of {share.n:,} {side} passages ({_share(share)})" if share.n else f"no {side} passage"
-
-
-def _share(share: Share) -> str:
-    if share.share is None:
-        return "an unknown share"
-    if not share.count:
-        return bound_words(share.high)
-    decimals = share_decimals(share.low, share.high)
-    return f"{100 * share.share:.{decimals}f} %"
+    own = f"{member.count:,} of {member.n:,} training passages ({plain_share(member)})"
+    return f"the model recites {own}{aside} and {held}"
 
 
 def _inner(sentence: str) -> str:

@@ -41,6 +41,7 @@ SCRIPTS: Final = (
     "sequence.js",
     "explorer.js",
     "embedded.js",
+    "surroundings.js",
     "page.js",
 )
 """In the order in which they run."""
@@ -110,9 +111,9 @@ def build_page(content: PageContent) -> str:
     return page.encode("utf-8", "replace").decode()  # half a surrogate pair from a file's name has no UTF-8
 
 
-def asset_text(name: str) -> str:
+def asset_text(name: str, package: str = "mnemoscope.report") -> str:
     """One of the files that pages are made of."""
-    return (resources.files("mnemoscope.report") / "assets" / name).read_text(encoding="utf-8")
+    return (resources.files(package) / "assets" / name).read_text(encoding="utf-8")
 
 
 @cache
@@ -142,12 +143,12 @@ def hash_source(text: str) -> str:
 @cache
 def _template() -> Any:
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_seen
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=seen
     )
     return environment.from_string(asset_text("page.html.j2"))
 
 
-def _seen(value: object) -> object:
+def seen(value: object) -> object:
     """Text with what cannot be seen spelled out, and % kept on its number's line; the template's markup as it is."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return escape(value, keep="\n", backslash=False).replace(" %", "\u00a0%")

@@ -1,7 +1,8 @@
 "use strict";
-// The page put together: its data, its theme, its choices, and what they are told to.
+// The page put together: its data, its choices, and what they are told to.
 (() => {
-  const { makeFigures, makeTables, makeExplorer, embeddedSource, copyText } = mnemoscope;
+  const { makeFigures, makeTables, makeExplorer, embeddedSource } = mnemoscope;
+  const { makeTheme, wireCopies, wirePrint, wireContents, afterQuiet } = mnemoscope;
   const KINDS = ["model", "context", "continuation"];
   const data = JSON.parse(document.getElementById("data").textContent);
   const study = data.study;
@@ -11,7 +12,7 @@
   makeTables(data.tables, study.name);
   wireChoices();
   wireCopies();
-  wirePrint();
+  wirePrint(figures);
   wireContents();
   theme.onChange(() => figures.redraw().then(figures.drawAll));
   addEventListener("resize", afterQuiet(200, figures.redraw));
@@ -22,37 +23,6 @@
     if (!root || !data.explorer) return null;
     const source = embeddedSource(data.explorer, study);
     return makeExplorer(root, { study, source, note: data.explorer.note, folder: study.folder });
-  }
-
-  /** Light or dark: what the system says, until the reader says otherwise; remembered where that is allowed. */
-  function makeTheme() {
-    const root = document.documentElement;
-    const system = matchMedia("(prefers-color-scheme: dark)");
-    const button = document.getElementById("theme");
-    const listeners = [];
-    const isDark = () => (root.dataset.theme === "auto" ? system.matches : root.dataset.theme === "dark");
-    const tell = () => {
-      button.textContent = isDark() ? "Light" : "Dark";
-      button.setAttribute("aria-label", isDark() ? "Switch to the light theme" : "Switch to the dark theme");
-      for (const listener of listeners) listener();
-    };
-    try {
-      root.dataset.theme = localStorage.getItem("mnemoscope-theme") ?? "auto";
-    } catch {
-      root.dataset.theme = "auto"; // a browser that keeps nothing for local files
-    }
-    button.addEventListener("click", () => {
-      root.dataset.theme = isDark() ? "light" : "dark";
-      try {
-        localStorage.setItem("mnemoscope-theme", root.dataset.theme);
-      } catch {
-        // the choice lasts as long as the page
-      }
-      tell();
-    });
-    system.addEventListener("change", tell);
-    tell();
-    return { isDark, onChange: (listener) => listeners.push(listener) };
   }
 
   /** One bar for all figures and for the explorer. */
@@ -107,53 +77,5 @@
   function levelOf(name, continuation) {
     const found = study.levels?.[continuation]?.find(([level]) => level === name);
     return found ? [found[1], found[2]] : null;
-  }
-
-  function wireCopies() {
-    for (const button of document.querySelectorAll("[data-copies]")) {
-      button.addEventListener("click", () => copyText(document.getElementById(button.dataset.copies).textContent, button));
-    }
-  }
-
-  /** Paper shows everything: all details open, all figures drawn. Drawing ahead, while the reader reads. */
-  function wirePrint() {
-    const opened = [];
-    addEventListener("beforeprint", () => {
-      for (const details of document.querySelectorAll("details:not([open])")) {
-        details.open = true;
-        opened.push(details);
-      }
-    });
-    addEventListener("afterprint", () => opened.splice(0).forEach((details) => (details.open = false)));
-    const idle = globalThis.requestIdleCallback ?? ((work) => setTimeout(work, 500));
-    idle(() => figures.drawAll());
-  }
-
-  /** The part that is being read is marked in the contents. */
-  function wireContents() {
-    const links = new Map([...document.querySelectorAll("#contents a")].map((link) => [link.hash.slice(1), link]));
-    const mark = (entries) => {
-      for (const entry of entries.filter((one) => one.isIntersecting)) {
-        for (const link of links.values()) link.removeAttribute("aria-current");
-        links.get(entry.target.id)?.setAttribute("aria-current", "true");
-      }
-    };
-    const seen = new IntersectionObserver(mark, { rootMargin: "-30% 0px -65% 0px" });
-    for (const id of links.keys()) {
-      const part = document.getElementById(id);
-      if (part) seen.observe(part);
-    }
-  }
-
-  function afterQuiet(milliseconds, work) {
-    let waiting = 0;
-    let width = innerWidth;
-    return () => {
-      clearTimeout(waiting);
-      waiting = setTimeout(() => {
-        if (innerWidth !== width) work(); // phones change the height alone while one scrolls
-        width = innerWidth;
-      }, milliseconds);
-    };
   }
 })();
