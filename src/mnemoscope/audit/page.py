@@ -76,7 +76,7 @@ def audit_page(result: AuditResult) -> str:
         exposed=result.exposed[:_MAX_LISTED],
         kinds=sorted({one.kind for one in result.exposed}),
         parts=list(_parts(result)),
-        provenance=list(_provenance(result.provenance)),
+        provenance=list(_provenance({**result.provenance, "counts": result.sizes})),
         command=_command(result),
         exit_status=EXIT_STATUS[result.state],
         signs=SIGNS,
@@ -166,9 +166,9 @@ def _glance(result: AuditResult) -> Iterator[tuple[str, str]]:
             yield side, f"{share.n:,}{others}"
     if cell is not None:
         yield "Judged at", f"{context_words(cell[0])} shown, {cell[1]} tokens to recite"
-    for name, number in list(result.sizes.items())[:8]:
-        if name not in ("training passages", "held-out passages"):
-            yield _name(name), f"{number:,}"
+    for name in ("training documents", "held-out documents"):
+        if name in result.sizes:
+            yield _name(name), f"{result.sizes[name]:,}"
     if isinstance(when := result.provenance.get("time"), str):
         yield "Audited", when[:16].replace("T", ", ")
 
