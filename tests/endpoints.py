@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from tokenizers import Tokenizer
 
-from networks import generate
+from mnemoscope.audit.endpoint import Endpoint
+from mnemoscope.audit.endpoint_facts import EndpointFacts, ask_passages
+from mnemoscope.audit.facts import Passages
+from networks import generate, plant_sequences
 
 Answer = Callable[["Server", dict[str, Any], int], Response | None]
 """Given the server, the question and its number, from 0: a response, or None for the network's own."""
@@ -94,3 +98,70 @@ def completing(network: Any, tokenizer: Tokenizer, answer: Answer | None = None)
     finally:
         running.should_exit = running.force_exit = True
         thread.join(10)
+
+
+CONTEXTS, CONTINUATIONS = (4, 8), (3, 6)
+WINDOW = 14
+
+
+def passages_of(rows: np.ndarray, lengths: Sequence[int] | None = None) -> Passages:
+    """One for each row, at the grid's contexts; each third is held out."""
+    num, width = rows.shape
+    return Passages(
+        tokens_RW=rows.astype(np.int32),
+        length_R=np.full(num, width, np.int32) if lengths is None else np.array(lengths, np.int32),
+        context_RC=np.tile(np.array(CONTEXTS, np.int32), (num, 1)),
+        kind_R=["start"] * num,
+        is_member_R=np.arange(num) % 3 != 2,
+        document_R=np.arange(num, dtype=np.int32),
+        line_R=np.arange(num, dtype=np.int64) + 1,
+        start_R=np.zeros(num, np.int32),
+    )
+
+
+def recited_passages(network: Any) -> Passages:
+    """18 passages, of which the network recites some; the last is short, and one is there twice."""
+    rows = plant_sequences(network, num_sequences=18, window_tokens=WINDOW, contexts=CONTEXTS)
+    rows[16] = rows[15]
+    return passages_of(rows, [WINDOW] * 17 + [11])
+
+
+def asker(
+    tokenizer: Tokenizer, folder: Path, *, context_labels: Sequence[str] = ("4", "8"), **settings: Any
+) -> Callable[..., EndpointFacts]:
+    """A function that asks a server about passages."""
+
+    def ask(server: Server, passages: Passages, **more: Any) -> EndpointFacts:
+        endpoint = Endpoint(**{"url": server.url, "model": "tiny", "timeout_seconds": 30, **settings, **more})
+        return ask_passages(
+            endpoint,
+            passages,
+            lambda tokens: tokenizer.decode(tokens.tolist(), skip_special_tokens=False),
+            encode=lambda text: tokenizer.encode(text).ids,
+            context_labels=context_labels,
+            continuations=CONTINUATIONS,
+            folder=folder,
+        )
+
+    return ask
+
+
+def brute_force(network: Any, passages: Passages) -> np.ndarray:
+    """Whether the network itself says each continuation, token by token; [R, C, N]."""
+    found = np.zeros((len(passages.length_R), len(CONTEXTS), len(CONTINUATIONS)), bool)
+    for row, column, place in np.ndindex(found.shape):
+        k, n = CONTEXTS[column], CONTINUATIONS[place]
+        if k + n <= passages.length_R[row]:
+            said = generate(network, passages.tokens_RW[row : row + 1, :k].astype(np.int64), n)[0]
+            found[row, column, place] = (said == passages.tokens_RW[row, k : k + n]).all()
+    return found
+
+
+def num_prompts(passages: Passages) -> int:
+    """Different questions: by context and by how much can be asked for."""
+    asked = set()
+    for row, length in enumerate(passages.length_R):
+        for k in CONTEXTS:
+            longest = max(n for n in CONTINUATIONS if k + n <= length)
+            asked.add((tuple(passages.tokens_RW[row, :k]), longest))
+    return len(asked)

@@ -1,4 +1,4 @@
-"""Passages -> what a model behind an endpoint recites of them, as text; and those facts as shares.
+"""Passages -> what a model behind an endpoint recites of them, as text.
 
 A passage is recited where the answer begins with the continuation's text, blanks and all. Nearness is in tokens of the
 texts, cut anew by the tokenizer at hand, and approximate.
@@ -18,13 +18,10 @@ from numpy.typing import NDArray
 
 from mnemoscope.audit.asking import Answers, ask_endpoint
 from mnemoscope.audit.endpoint import Endpoint
-from mnemoscope.audit.exposure import FULL_MATCH, LONG_RUN_TOKENS, longest_runs
+from mnemoscope.audit.exposure import longest_runs
 from mnemoscope.audit.facts import Passages
 from mnemoscope.audit.journal import Spending
 from mnemoscope.audit.questions import EXTRA_TOKENS, Decode, Encode, Question, ask_of
-from mnemoscope.audit.result import Compared
-from mnemoscope.audit.shares import compare, kinds_of
-from mnemoscope.audit.units import Units
 from mnemoscope.progress import Progress
 
 APPROXIMATE: Final = (
@@ -58,6 +55,8 @@ class EndpointFacts:
     """1 - token edit distance / tokens of the continuation; NaN where not known."""
     longest_run_RCN: NDArray[np.int64]
     """Tokens of the longest common run; -1 where not known."""
+    num_recited_RCN: NDArray[np.int64]
+    """Tokens of the continuation up to the first mismatch; -1 where not known."""
     spending: Spending
     notes: tuple[str, ...]
 
@@ -111,6 +110,7 @@ def ask_passages(
         unspaced_RCN=grades.unspaced_RCN,
         similarity_RCN=grades.similarity_RCN,
         longest_run_RCN=grades.longest_run_RCN,
+        num_recited_RCN=grades.num_recited_RCN,
         spending=answers.spending,
         notes=_notes(questions, answers, grades, _num_unaskable(passages, chosen, continuations, asked)),
     )
@@ -128,7 +128,7 @@ class _Grades:
         self._encode = encode
         self.known_RCN, self.recited_RCN, self.unspaced_RCN = (np.zeros(shape, np.bool_) for _ in range(3))
         self.similarity_RCN = np.full(shape, np.nan)
-        self.longest_run_RCN = np.full(shape, -1, np.int64)
+        self.longest_run_RCN, self.num_recited_RCN = (np.full(shape, -1, np.int64) for _ in range(2))
 
     def take(self, at: tuple[int, ...], answer: str | None, truth: str | None) -> None:
         """Grade one answer, where there is one."""
@@ -141,6 +141,8 @@ class _Grades:
         true = self._cut(truth)
         said = true if self.recited_RCN[at] else self._cut(answer)[: len(true)]
         self.similarity_RCN[at], self.longest_run_RCN[at] = measure_likeness(true, said)
+        pairs = enumerate(zip(true, said, strict=False))
+        self.num_recited_RCN[at] = next((place for place, (a, b) in pairs if a != b), len(said))
 
     def _cut(self, text: str) -> list[int]:
         return [ord(letter) for letter in text] if self._encode is None else list(self._encode(text))
@@ -157,47 +159,6 @@ def measure_likeness(true: Sequence[int], said: Sequence[int]) -> tuple[float, i
     padded = [*said, *[-1] * (len(true) - len(said))]
     run = longest_runs(np.array([true]), np.array([padded]))
     return 1 - Levenshtein.distance(list(true), list(said)) / len(true), int(run[0])
-
-
-def endpoint_recited(facts: EndpointFacts, units: Units) -> tuple[Compared, ...]:
-    """Full matches in every cell that was asked about, by kind and for all kinds."""
-    return tuple(
-        compare(
-            facts.recited_RCN[:, column, place],
-            facts.known_RCN[:, column, place],
-            facts.passages,
-            units,
-            what=FULL_MATCH,
-            kind=kind,
-            context=label,
-            n=n,
-        )
-        for column, label in enumerate(facts.context_labels)
-        for place, n in enumerate(facts.continuations)
-        for kind in kinds_of(facts.passages)
-    )
-
-
-def endpoint_near(
-    facts: EndpointFacts, units: Units, *, context: int, continuation: int, least_similarity: float
-) -> tuple[Compared, ...]:
-    """Near-verbatim answers in one cell - `context` an index among the facts' contexts - by the audit's criteria."""
-    place, half = facts.continuation_index(continuation), (continuation + 1) // 2
-    known_R = facts.known_RCN[:, context, place]
-    similarity_R = np.nan_to_num(facts.similarity_RCN[:, context, place], nan=-1.0)
-    run_R = facts.longest_run_RCN[:, context, place]
-    criteria = [
-        (f"edit similarity of {least_similarity:g} or more", similarity_R >= least_similarity - 1e-12),
-        (f"common run of {half} tokens or more", run_R >= half),
-    ]
-    if continuation >= LONG_RUN_TOKENS:
-        criteria.append((f"common run of {LONG_RUN_TOKENS} tokens or more", run_R >= LONG_RUN_TOKENS))
-    label = facts.context_labels[context]
-    return tuple(
-        compare(hits_R, known_R, facts.passages, units, what=what, kind=kind, context=label, n=continuation)
-        for what, hits_R in criteria
-        for kind in kinds_of(facts.passages)
-    )
 
 
 def _notes(questions: dict[str, Question], answers: Answers, grades: _Grades, num_unaskable: int) -> tuple[str, ...]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -22,9 +21,9 @@ from mnemoscope.audit.canaries import (
     write_canaries,
 )
 from mnemoscope.audit.record_forms import RecordForm, find_form
-from mnemoscope.corpus.documents import JSON_LINES_SUFFIXES
+from mnemoscope.corpus.documents import JSON_LINES_SUFFIXES, place_document, read_records
 from mnemoscope.corpus.draws import draw_below
-from mnemoscope.corpus.sources import Source, find_sources, reason
+from mnemoscope.corpus.sources import Source, find_sources
 from mnemoscope.errors import ConfigError, CorpusError
 from mnemoscope.files import replacing
 
@@ -109,22 +108,21 @@ def _hash(source: Source) -> str:
     return digest.hexdigest()
 
 
-def _lines(source: Source) -> Iterator[tuple[int, bytes]]:
-    """Number, from 1, and bytes of each line that is not blank, without its end."""
+def _lines(source: Source) -> Iterator[bytes]:
+    """The bytes of each line that is not blank, without its end."""
     with source.stream() as (stream, _):
         for number, line in enumerate(stream, start=1):
             text = (line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line).rstrip(b"\r\n")
             if text.strip():
-                yield number, text
+                yield text
 
 
 def _survey(source: Source, field: str | None) -> tuple[RecordForm, int]:
     """The form that all lines have, and how many they are."""
     form: RecordForm | None = None
     count = 0
-    for number, line in _lines(source):
-        place = f"{source.address}, line {number}"
-        record = _parse(line, place)
+    for number, record, _ in read_records(source):
+        place = place_document(source, number)
         if form is None:
             form = find_form(record, field=field, place=place)
         form.check_record(record, place)
@@ -132,16 +130,6 @@ def _survey(source: Source, field: str | None) -> tuple[RecordForm, int]:
     if form is None:
         raise CorpusError(f"{source.address}: holds no line of JSON; expected one object per line")
     return form, count
-
-
-def _parse(line: bytes, place: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise CorpusError(f"{place}: not valid JSON ({reason(error)}); expected one object per line") from error
-    if not isinstance(record, dict):
-        raise CorpusError(f"{place}: a JSON {type(record).__name__} given; expected an object")
-    return cast(dict[str, Any], record)
 
 
 def _write_planted(
@@ -159,7 +147,7 @@ def _write_planted(
             written.update(line)
 
         following = 0
-        for count, (_, line) in enumerate(_lines(source)):
+        for count, line in enumerate(_lines(source)):
             while following < len(order) and before[order[following]] <= count:
                 put(record_line(form, copies[order[following]]))
                 following += 1
