@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Group, Parameter
 
+from mnemoscope.audit_verb import audit
 from mnemoscope.canaries_verb import canaries
 from mnemoscope.config import CorpusConfig, CorpusFormat, Device, Dtype, Layout, Mode, ModelConfig, StudyConfig
 from mnemoscope.engine_options import HERE, EngineOptions
@@ -316,7 +317,7 @@ def predict(
     console.print(f"\nranking   {out or opened.where(name)}", highlight=False, markup=False, soft_wrap=True)
 
 
-for _verb in (status, plan, canaries, report, show, view, export, import_scores):
+for _verb in (status, plan, audit, canaries, report, show, view, export, import_scores):
     app.command(_verb)
 
 

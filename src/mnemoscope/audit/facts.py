@@ -5,7 +5,7 @@ Axes: R passages, W tokens of the longest one, C contexts, S ways of sampling, n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, final
 
 import numpy as np
@@ -91,3 +91,13 @@ class AuditFacts:
         hits = self.tokens.generated_RW == self.passages.tokens_RW
         recited[self.fits(context, continuation)] = self.continuation_of(hits, context, continuation).all(1)
         return recited
+
+    def take(self, chosen: NDArray[np.bool_] | NDArray[np.integer]) -> AuditFacts:
+        """The facts of some passages."""
+        return replace(
+            self,
+            passages=self.passages.take(chosen),
+            tokens=TokenFacts._make(values[chosen] for values in self.tokens),
+            path_Rn=self.path_Rn[chosen],
+            trigger_R=self.trigger_R[chosen],
+        )

@@ -51,6 +51,8 @@ class AuditSettings:
     """The field of JSON lines, or the column, that holds the text; None: found out."""
     chat_template: str | None = None
     """A Jinja file for conversations; None: the model's own template."""
+    bos: bool = False
+    """Put the beginning-of-sequence token before each text; templates of conversations have their own."""
     contexts: tuple[int, ...] = (16, 32, 64)
     continuations: tuple[int, ...] = (16, 32)
     offsets_per_document: int = 1

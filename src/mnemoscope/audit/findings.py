@@ -1,0 +1,269 @@
+"""Facts of passages -> everything that an audit finds, but for its verdict; no model is asked."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemoscope.audit.baseline import outcomes_of
+from mnemoscope.audit.blind_check import blind_check
+from mnemoscope.audit.canaries import Canaries, dose_rows, find_recited, match_canaries, planting_notes
+from mnemoscope.audit.copies import count_copies, deduplicate_first, dose_windows, doses
+from mnemoscope.audit.documents import Documents
+from mnemoscope.audit.duplicates import Clusters, cluster_documents
+from mnemoscope.audit.exposed import Described, exposed
+from mnemoscope.audit.exposure import NearFacts, extraction, is_known, measure_nearness, near_verbatim, recited
+from mnemoscope.audit.facts import AuditFacts
+from mnemoscope.audit.leaks import (
+    Detect,
+    Recited,
+    find_leaks,
+    find_spans,
+    kinds_of,
+    redact_passage,
+    redact_text,
+    with_library,
+)
+from mnemoscope.audit.passages import count_documents
+from mnemoscope.audit.result import AuditResult, BlindCheck, CanaryDose, Leak
+from mnemoscope.audit.settings import AuditSettings
+from mnemoscope.audit.signals import measure_signals, representatives
+from mnemoscope.audit.thresholds import Thresholds
+from mnemoscope.audit.trends import measure_trend
+from mnemoscope.audit.units import Units, find_units
+from mnemoscope.config import FRAGILE_MARGIN
+from mnemoscope.version import __version__
+
+Tokens = NDArray[np.int32]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What is made of the facts: the verdict's thresholds, what it is compared with, and how text is shown."""
+
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    fail_on: tuple[str, ...] = ()
+    """Names of the criteria that decide; none: all."""
+    canaries: Path | None = None
+    """What was planted into the training files."""
+    baseline: Path | None = None
+    """audit.json of an earlier audit."""
+    detector: str = "built-in"
+    """`built-in`, or `detect-secrets` for that library beside it."""
+    redacted: bool = True
+    """Whether what looks private is hidden wherever text is shown."""
+
+
+class Files(NamedTuple):
+    """The documents of an audit."""
+
+    train: Documents
+    heldout: Documents
+    canaries: Documents | None
+    """One for each canary, in their order."""
+
+
+@final
+class Findings:
+    """What follows from the facts, each part computed once."""
+
+    def __init__(
+        self,
+        *,
+        settings: AuditSettings,
+        wishes: Wishes,
+        files: Files,
+        facts: AuditFacts,
+        canaries: Canaries | None,
+        planted: AuditFacts,
+    ) -> None:
+        """`planted` are the facts of the canaries, whose documents are numbered as they are."""
+        self._settings, self._wishes, self._files, self._facts = settings, wishes, files, facts
+        self._canaries, self._planted = canaries, planted
+
+    def result(self) -> AuditResult:
+        """Everything but criteria, state and headline."""
+        facts, units, settings = self._facts, self._units, self._settings
+        windows = dose_windows(facts, units, self._copies)
+        context, n = facts.reference
+        return AuditResult(
+            state="unknown",
+            headline="",
+            criteria=(),
+            matches=recited(facts, units),
+            extraction=extraction(facts, units),
+            near=near_verbatim(facts, units, self._near, least_similarity=settings.near_similarity),
+            exposed=exposed(
+                facts,
+                units,
+                self._near,
+                self._copies,
+                least_similarity=settings.near_similarity,
+                describe=self._describe,
+            ),
+            signals=measure_signals(facts, units, self._text),
+            blind=self._blind(),
+            leaks=self._leaks(),
+            doses=doses(windows),
+            trend=measure_trend(windows, seed=settings.seed),
+            clusters=deduplicate_first(facts, windows, self._clusters, self._files.train, text_of=self._shown_text),
+            canaries=self._canary_doses(),
+            changes=(),
+            notes=tuple(self._notes()),
+            provenance=self._provenance(),
+            sizes=self._sizes(),
+            outcomes=outcomes_of(facts, units, self._near, least_similarity=settings.near_similarity),
+            reference=(facts.context_labels[context], n),
+        )
+
+    @cached_property
+    def _clusters(self) -> Clusters:
+        return cluster_documents(self._files.train, self._files.heldout)
+
+    @cached_property
+    def _copies(self) -> NDArray[np.int64]:
+        return count_copies(self._facts.passages, self._files.train)
+
+    @cached_property
+    def _near(self) -> NearFacts:
+        return measure_nearness(self._facts)
+
+    @cached_property
+    def _canary_of_document(self) -> NDArray[np.int64]:
+        """Of each training document the canary that it is, -1 for none."""
+        train, planted = self._files.train, self._files.canaries
+        if planted is None:
+            return np.full(train.num, -1, np.int64)
+        return match_canaries([planted.tokens(each) for each in range(planted.num)], train.tokens, train.num)
+
+    @cached_property
+    def _units(self) -> Units:
+        passages = self._facts.passages
+        is_canary_R = np.zeros(len(passages.length_R), np.bool_)
+        own_R = passages.is_member_R
+        is_canary_R[own_R] = self._canary_of_document[passages.document_R[own_R]] >= 0
+        return find_units(passages, self._clusters, self._copies, is_left_out_R=is_canary_R)
+
+    @cached_property
+    def _detect(self) -> Detect:
+        return find_spans if self._wishes.detector == "built-in" else with_library()
+
+    def _text(self, tokens: Tokens) -> str:
+        """Of tokens; without a tokenizer their numbers."""
+        if self._files.train.tokenizer is None:
+            return " ".join(map(str, np.asarray(tokens).tolist()))
+        return self._files.train.text(tokens)
+
+    def _shown_text(self, tokens: Tokens) -> str:
+        text = self._text(tokens)
+        return redact_text(text, detect=self._detect) if self._wishes.redacted else text
+
+    def _describe(self, context: Tokens, continuation: Tokens) -> Described:
+        texts = self._text(context), self._text(continuation)
+        shown = redact_passage(*texts, detect=self._detect) if self._wishes.redacted else texts
+        return Described(*shown, kinds_of(*texts, detect=self._detect))
+
+    def _blind(self) -> BlindCheck:
+        rows = representatives(self._facts, self._units)
+        passages = self._facts.passages
+        is_member = passages.is_member_R[rows]
+        ordered = np.concatenate([rows[is_member], rows[~is_member]])
+        texts = [self._text(passages.tokens_RW[row, : passages.length_R[row]]) for row in ordered.tolist()]
+        num = int(is_member.sum())
+        return blind_check(texts[:num], texts[num:], self._units.cluster_R[ordered], seed=self._settings.seed)
+
+    def _leaks(self) -> tuple[Leak, ...]:
+        """Of different passages that are recited at the reference."""
+        facts, passages = self._facts, self._facts.passages
+        context, n = facts.reference
+        rows = np.flatnonzero(facts.is_recited(context, n) & is_known(facts, context, n) & self._units.is_kept_R)
+        _, first = np.unique(self._units.window_R[rows], return_index=True)
+        recited_passages = []
+        for row in rows[np.sort(first)].tolist():
+            start = int(passages.context_RC[row, context])
+            tokens = passages.tokens_RW[row]
+            texts = self._text(tokens[:start]), self._text(tokens[start : start + n])
+            recited_passages.append(Recited(*texts, bool(passages.is_member_R[row])))
+        return find_leaks(recited_passages, detect=self._detect, redacted=self._wishes.redacted)
+
+    def _recited_canaries(self) -> list[bool | None]:
+        planted, context, n = self._planted, *self._planted.reference
+        assert self._canaries is not None
+        return find_recited(
+            self._canaries, planted.passages.document_R, is_known(planted, context, n), planted.is_recited(context, n)
+        )
+
+    def _canary_doses(self) -> tuple[CanaryDose, ...]:
+        return () if self._canaries is None else dose_rows(self._canaries, self._recited_canaries())
+
+    def _sizes(self) -> dict[str, int]:
+        facts, passages = self._facts, self._facts.passages
+        context, n = facts.reference
+        sizes: dict[str, int] = {}
+        for name, documents, is_member in (
+            ("training", self._files.train, True),
+            ("held-out", self._files.heldout, False),
+        ):
+            counts = count_documents(documents, self._settings, passages, is_member=is_member)
+            sizes[f"{name} documents"] = counts.num_documents
+            sizes[f"{name} passages"] = counts.num_passages
+            sizes[f"{name} documents too short"] = counts.num_short
+        left_out = ~passages.is_member_R & ~self._units.is_kept_R
+        sizes["held-out passages that training has seen"] = int(left_out.sum())
+        sizes["passages at the reference"] = int((facts.fits(context, n) & self._units.is_kept_R).sum())
+        limit = FRAGILE_MARGIN[self._settings.model.dtype]
+        margins = facts.continuation_of(facts.tokens.margin_RW, context, n)
+        sizes["fragile passages"] = int((np.asarray(margins).min(1, initial=np.inf) < limit).sum())
+        sizes["training documents that are exact copies"] = self._clusters.num_exact
+        sizes["training documents that are near-exact copies"] = self._clusters.num_near
+        return sizes
+
+    def _notes(self) -> list[str]:
+        notes = [*self._files.train.notes, *self._files.heldout.notes]
+        sizes = self._sizes()
+        if num := sizes["held-out passages that training has seen"]:
+            notes.append(
+                f"{num:,} held-out passages stand in the training files, or belong to near-exact copies of their "
+                "documents: they are left out."
+            )
+        for name in ("training", "held-out"):
+            if num := sizes[f"{name} documents too short"]:
+                settings = self._settings
+                least = f"{settings.contexts[0]} + {settings.continuations[0]} tokens"
+                notes.append(f"{num:,} {name} documents are shorter than {least} and have no passage.")
+        if self._canaries is not None:
+            copies = np.bincount(
+                self._canary_of_document[self._canary_of_document >= 0], minlength=len(self._canaries.canaries)
+            )
+            notes.extend(planting_notes(self._canaries, copies.tolist(), self._recited_canaries()))
+        return list(dict.fromkeys(notes))
+
+    def _provenance(self) -> dict[str, Any]:
+        settings = asdict(self._settings)
+        model = settings.pop("model")
+        files = {
+            name: {"files": list(paths), "digest": documents.digest, "documents": documents.num}
+            for name, paths, documents in (
+                ("training", self._settings.train, self._files.train),
+                ("held-out", self._settings.heldout, self._files.heldout),
+            )
+        }
+        return {
+            "model": {"label": self._settings.model.label, **model},
+            **files,
+            "settings": {name: value for name, value in settings.items() if name not in ("train", "heldout")},
+            "versions": {"mnemoscope": __version__}
+            | {name: version(name) for name in ("torch", "transformers", "tokenizers")},
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": shlex.join(sys.argv),
+        }

@@ -1,0 +1,118 @@
+"""An audit for a terminal, and as plain text in a pipe: the verdict, why, what to do, and where the rest lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from mnemoscope.audit.advice import advise
+from mnemoscope.audit.result import AuditResult, Compared, Share, State
+from mnemoscope.audit.verdict import reference_of
+from mnemoscope.audit.words import plain_share, points
+from mnemoscope.report.escapes import escape
+from mnemoscope.report.layout import Column, lay_out, print_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+WORDS: Final[dict[State, str]] = {"pass": "PASS", "fail": "FAIL", "unknown": "COULD NOT TELL"}
+_STYLES: Final[dict[State, str]] = {"pass": "bold green", "fail": "bold red", "unknown": "bold yellow"}
+_MOST_CLUSTERS: Final = 5
+
+
+def print_audit(result: AuditResult, folder: Path, console: Console) -> None:
+    """Print it; text of documents is escaped, and as redacted as the result has it."""
+    from rich.text import Text
+
+    def say(*parts: str | tuple[str, str]) -> None:
+        console.print(Text.assemble(*parts), highlight=False, soft_wrap=True)
+
+    say((WORDS[result.state], _STYLES[result.state]), "  ", escape(result.headline))
+    for table in _tables(result):
+        console.print()
+        print_table(table, console)
+    if deeds := advise(result):
+        console.print()
+        for deed in deeds:
+            say(("-> ", "bold"), escape(deed.deed), ("  " + escape(deed.reason), "dim"))
+    if result.notes:
+        console.print()
+        for note in result.notes:
+            say(("note: ", "dim"), escape(note))
+    console.print()
+    for name, what in (
+        ("report.html", "to look at"),
+        ("summary.md", "for a pull request"),
+        ("audit.json", "all of it"),
+    ):
+        say(f"{folder / name}  ", (what, "dim"))
+
+
+def _tables(result: AuditResult) -> Iterator[Table]:
+    yield lay_out(
+        "Criteria",
+        [
+            Column("criterion", [each.name for each in result.criteria]),
+            Column("state", [WORDS[each.state].lower() for each in result.criteria]),
+            Column("remark", [escape(each.sentence) for each in result.criteria]),
+        ],
+    )
+    cell = reference_of(result)
+    rows = [row for row in (*result.matches, *result.near) if row.kind == "all"]
+    if rows and cell is not None:
+        caption = f"judged at context {cell[0]}, continuation {cell[1]}; 95 % intervals over independent passages"
+        yield _compared(rows, caption)
+    if result.doses:
+        yield lay_out(
+            "Recited by copies in the training file",
+            [
+                Column("copies", [_range(dose.low, dose.high) for dose in result.doses]),
+                Column("recited", [_counts(dose.recited) for dose in result.doses]),
+                Column("share", [plain_share(dose.recited) for dose in result.doses]),
+            ],
+            caption="" if result.trend is None else result.trend.sentence,
+        )
+    if result.canaries:
+        yield lay_out(
+            "Canaries",
+            [
+                Column("planted", [f"{dose.repeats:,} times" for dose in result.canaries]),
+                Column("recited", [_counts(dose.recited) for dose in result.canaries]),
+            ],
+        )
+    if first := result.clusters[:_MOST_CLUSTERS]:
+        yield lay_out(
+            "Deduplicate these first",
+            [
+                Column("copies", [f"{each.num_documents:,}" for each in first]),
+                Column("recited", [f"{each.num_recited:,}" for each in first]),
+                Column("fewer", [f"{each.expected_fewer:.1f}" for each in first]),
+                Column("lines", [", ".join(f"{line:,}" for line in each.lines[:4]) for each in first]),
+            ],
+        )
+
+
+def _compared(rows: list[Compared], caption: str) -> Table:
+    return lay_out(
+        "Training passages beside held-out ones",
+        [
+            Column("what", [row.what for row in rows]),
+            Column("context", [row.context for row in rows]),
+            Column("continuation", [f"{row.continuation}" for row in rows]),
+            Column("training", [_counts(row.member) for row in rows]),
+            Column("share", [plain_share(row.member) for row in rows]),
+            Column("held-out", [_counts(row.control) for row in rows]),
+            Column("excess", [points(row.excess) for row in rows]),
+        ],
+        caption=caption,
+    )
+
+
+def _counts(share: Share) -> str:
+    return f"{share.count:,} of {share.n:,}"
+
+
+def _range(low: int, high: int | None) -> str:
+    return f"{low:,} or more" if high is None else f"{low:,}" if low == high else f"{low:,} to {high:,}"
