@@ -7,7 +7,8 @@ Axes: R passages of a part, W tokens of its longest one, S ways of sampling, n i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, final
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mnemoscope.model import CausalLM
 
 _KEY: Final = b"mnemoscope.audit.key"
+_DIGEST: Final = b"mnemoscope.audit.sha256"
 
 
 class Part(NamedTuple):
@@ -181,29 +183,32 @@ def write_part(folder: Path, read: ReadPart, key: str) -> None:
         pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).ravel()), values.shape[1])
         for values in arrays.values()
     ]
-    table = pa.table(columns, names=list(arrays)).replace_schema_metadata({_KEY: key.encode()})
+    metadata = {_KEY: key.encode(), _DIGEST: _digest(arrays).encode()}
+    table = pa.table(columns, names=list(arrays)).replace_schema_metadata(metadata)
     with replacing(folder / read.part.file_name) as file:
-        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+        pq.write_table(table, file, compression="zstd", use_dictionary=False)
 
 
 def read_part(folder: Path, part: Part, key: str) -> PassageFacts | None:
     """The facts of a part; None where they are not there, damaged, or follow from something else."""
     try:
-        table = pq.read_table(folder / part.file_name, page_checksum_verification=True)
-        if (table.schema.metadata or {}).get(_KEY) != key.encode() or len(table) != part.stop - part.start:
-            return None
+        table = pq.read_table(folder / part.file_name)
+        metadata = table.schema.metadata or {}
         arrays = {name: _array(table[name]) for name in table.column_names}
-        num_samplings = sum(name.startswith("sampled_") for name in arrays)
-        sampled = [arrays[f"sampled_{s}"] for s in range(num_samplings)]
-        shape = len(table), 0, arrays["generated"].shape[1]
-        sampled_RSW = np.stack(sampled, 1) if sampled else np.zeros(shape, np.float32)
-        tokens = TokenFacts._make([*(arrays[name] for name in _TOKEN_COLUMNS), sampled_RSW])
-        return PassageFacts(tokens, arrays["path"], arrays["trigger"][:, 0])
-    except (OSError, pa.ArrowException, KeyError, ValueError):
+    except (OSError, pa.ArrowException, LookupError, ValueError, TypeError):
         return None
+    # The pages' own checksums would not cover the file's footer, with names, types and sizes.
+    if metadata.get(_KEY) != key.encode() or metadata.get(_DIGEST) != _digest(arrays).encode():
+        return None
+    sampled = [arrays[f"sampled_{s}"] for s in range(len(arrays) - len(_TOKEN_COLUMNS) - len(_PASSAGE_COLUMNS))]
+    shape = len(table), 0, arrays["generated"].shape[1]
+    sampled_RSW = np.stack(sampled, 1) if sampled else np.zeros(shape, np.float32)
+    tokens = TokenFacts._make([*(arrays[name] for name in _TOKEN_COLUMNS), sampled_RSW])
+    return PassageFacts(tokens, arrays["path"], arrays["trigger"][:, 0])
 
 
 _TOKEN_COLUMNS: Final = ("generated", "margin", "log_probability", "mean", "deviation")
+_PASSAGE_COLUMNS: Final = ("path", "trigger")
 
 
 def _columns(facts: PassageFacts) -> dict[str, NDArray[Any]]:
@@ -211,10 +216,19 @@ def _columns(facts: PassageFacts) -> dict[str, NDArray[Any]]:
     tokens = facts.tokens
     named = dict(zip(_TOKEN_COLUMNS, tokens[:5], strict=True))
     sampled = {f"sampled_{s}": tokens.sampled_RSW[:, s] for s in range(tokens.sampled_RSW.shape[1])}
-    return {**named, **sampled, "path": facts.path_Rn, "trigger": facts.trigger_R[:, None]}
+    return {**named, **sampled, **dict(zip(_PASSAGE_COLUMNS, (facts.path_Rn, facts.trigger_R[:, None]), strict=True))}
 
 
 def _array(column: pa.ChunkedArray) -> NDArray[Any]:
     """A column of lists of one length as [rows, length]."""
     array: Any = column.combine_chunks()
     return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), -1)
+
+
+def _digest(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """sha256, hex, of named arrays."""
+    hashed = hashlib.sha256()
+    for name, values in arrays.items():
+        hashed.update(f"{name} {values.dtype} {values.shape}\n".encode())
+        hashed.update(np.ascontiguousarray(values).tobytes())
+    return hashed.hexdigest()
