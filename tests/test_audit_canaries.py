@@ -337,3 +337,42 @@ def test_the_verb_plants_and_says_what_it_did(run, tmp_path):
     code, _, err = run("canaries", train, "--out", tmp_path / "planted.jsonl")
     assert code == 2
     assert "is there already" in err
+
+
+@pytest.mark.parametrize("form", ["text", "completion", "messages", "no input"])
+def test_canaries_are_found_again_among_the_documents_that_an_audit_reads(tmp_path, form):
+    """Read as an audit reads them, the planted file's documents hold each canary as often as its dose, and no twin;
+    each canary has room for the default grid's longest cell.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    from mnemoscope.audit.documents import open_documents
+
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(sorted(alphabet))}, []))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    template = tmp_path / "chat_template.jinja"
+    template.write_text(
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    train = write_lines(tmp_path / "train.jsonl", [FORMS[form](f"old text {number}") for number in range(30)])
+    done = plant(train, tmp_path / "planted.jsonl", seed=5, doses=(1, 3), per_dose=2, num_twins=4)
+    reading = {"tokenizer": str(tmp_path / "tokenizer.json")}
+    if form == "messages":
+        reading["chat_template"] = str(template)
+    planted = open_documents((str(done.planted),), **reading)
+    own = open_documents((str(canary_documents(done.canaries, tmp_path / "c.jsonl")),), **reading)
+    assert own.num == 8
+    found = match_canaries([own.tokens(number) for number in range(8)], planted.tokens, planted.num)
+    assert (found < 0).sum() == 30
+    assert np.bincount(found[found >= 0], minlength=8).tolist() == [each.repeats for each in done.canaries.canaries]
+    if form == "text":
+        assert min(own.length(number) for number in range(8)) >= 64 + 32
+    else:
+        assert len(own.turns) == 8
+        for number, canary in enumerate(done.canaries.canaries):
+            ((start, stop),) = own.turns_of(number).tolist()
+            assert own.text(own.tokens(number)[start:stop]).strip() == canary.answer
+            assert stop - start >= 32
