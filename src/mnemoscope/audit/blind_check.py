@@ -42,48 +42,47 @@ def blind_check(
 ) -> BlindCheck:
     """The area under the ROC curve of a classifier that sees no model, with its interval.
 
-    `clusters` are those of the members, then of the held-out texts: copies are never trained on and asked about.
-    Comparable where the interval's upper end is at most `LARGEST_AREA`, not where its lower end is above, unknown else,
+    `clusters` are those of the members, then of the held-out texts: of each the first text of a side is looked at, for a
+    copy that was trained on would be recognised. Comparable where the interval's upper end is at most `LARGEST_AREA`, not where its lower end is above, unknown else,
     and with fewer than `MIN_TEXTS` of a side.
     """
-    if min(len(member_texts), len(control_texts)) < MIN_TEXTS:
-        sizes = f"{len(member_texts):,} training and {len(control_texts):,} held-out passages"
-        return BlindCheck(UNKNOWN, None, f"{sizes} are too few to tell whether the files are comparable.")
     texts = [*member_texts, *control_texts]
     is_member_T = np.arange(len(texts)) < len(member_texts)
     cluster_T = np.arange(len(texts)) if clusters is None else np.asarray(clusters)
-    kept = _draw(is_member_T, seed)
-    area = _cross_validated([texts[at] for at in kept.tolist()], is_member_T[kept], cluster_T[kept], seed)
-    return _judge(area, int(is_member_T[kept].sum()), int((~is_member_T[kept]).sum()))
+    kept = _draw(is_member_T, cluster_T, seed)
+    is_member_T = is_member_T[kept]
+    num_member, num_control = int(is_member_T.sum()), int((~is_member_T).sum())
+    if min(num_member, num_control) < MIN_TEXTS:
+        sizes = f"{num_member:,} training and {num_control:,} held-out passages"
+        return BlindCheck(UNKNOWN, None, f"{sizes} are too few to tell whether the files are comparable.")
+    area = _cross_validated([texts[at] for at in kept.tolist()], is_member_T, seed)
+    return _judge(area, num_member, num_control)
 
 
-def _draw(is_member_T: NDArray[np.bool_], seed: int) -> NDArray[np.int64]:
-    """Which texts are looked at: at most `MAX_TEXTS` of a side."""
-    sides = [np.flatnonzero(is_member_T), np.flatnonzero(~is_member_T)]
-    drawn = [side[sample_below(len(side), count=min(len(side), MAX_TEXTS), seed=seed)] for side in sides]
+def _draw(is_member_T: NDArray[np.bool_], cluster_T: NDArray[np.integer], seed: int) -> NDArray[np.int64]:
+    """Which texts are looked at: one of each cluster and side, at most `MAX_TEXTS` of a side."""
+    drawn: list[NDArray[np.int64]] = []
+    for side in (np.flatnonzero(is_member_T), np.flatnonzero(~is_member_T)):
+        _, first = np.unique(cluster_T[side], return_index=True)
+        chosen = sample_below(len(first), count=min(len(first), MAX_TEXTS), seed=seed)
+        drawn.append(side[np.sort(first)[chosen]])
     return np.concatenate(drawn)
 
 
-def _cross_validated(
-    texts: list[str], is_member_T: NDArray[np.bool_], cluster_T: NDArray[np.integer], seed: int
-) -> Difference:
+def _cross_validated(texts: list[str], is_member_T: NDArray[np.bool_], seed: int) -> Difference:
     """The area over pairs of texts that were asked about in the same turn, with its interval over texts."""
-    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import StratifiedKFold
 
-    turns = StratifiedGroupKFold(_NUM_TURNS, shuffle=True, random_state=seed % 2**32)
+    turns = StratifiedKFold(_NUM_TURNS, shuffle=True, random_state=seed % 2**32)
     lower_T, num_T = np.zeros(len(texts)), np.zeros(len(texts))
-    for trained, asked in turns.split(texts, is_member_T, cluster_T):
-        if len(np.unique(is_member_T[trained])) < 2:
-            continue
+    for trained, asked in turns.split(np.zeros(len(texts)), is_member_T):
         score = _ask(texts, is_member_T, trained, asked)
         for is_one in (is_member_T[asked], ~is_member_T[asked]):
             lower_T[asked[is_one]] = _num_below(score[is_one], score[~is_one])
             num_T[asked[is_one]] = (~is_one).sum()
-    member, control = (is_own & (num_T > 0) for is_own in (is_member_T, ~is_member_T))
-    if not member.any() or not control.any():
-        return UNKNOWN
-    area = float(lower_T[member].sum() / num_T[member].sum())
-    return area_interval(area, lower_T[member] / num_T[member], 1 - lower_T[control] / num_T[control])
+    area = float(lower_T[is_member_T].sum() / num_T[is_member_T].sum())
+    below_T = lower_T / num_T
+    return area_interval(area, below_T[is_member_T], 1 - below_T[~is_member_T])
 
 
 def _num_below(one: Floats, other: Floats) -> Floats:
@@ -119,8 +118,9 @@ def _ask(
 
 
 def _judge(area: Difference, num_member: int, num_control: int) -> BlindCheck:
-    if area.estimate is None or area.low is None or area.high is None:
-        return BlindCheck(UNKNOWN, None, "The passages are copies of too few texts to tell whether the files differ.")
+    assert area.estimate is not None
+    assert area.low is not None
+    assert area.high is not None
     numbers = (
         f"AUC {area.estimate:.3f} ({area.low:.3f} to {area.high:.3f}), {num_member:,} training and {num_control:,} "
         "held-out passages"

@@ -34,7 +34,10 @@ Tokens = NDArray[np.int32]
 class TrainingDocuments(TokenDocuments, Protocol):
     """Documents that also say where they stand."""
 
-    lines: NDArray[np.int64]
+    @property
+    def lines(self) -> NDArray[np.int64]:
+        """[N]: the line of each."""
+        ...
 
 
 class DoseWindows(NamedTuple):

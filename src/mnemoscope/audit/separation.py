@@ -26,7 +26,7 @@ def measure_area(member_M: Floats, control_H: Floats) -> Difference:
     """The area under the ROC curve, ties counted half, with its interval; unknown where a side has no row.
 
     The interval is on the scale of log odds, with the variance of DeLong et al. (1988), Biometrics 44:837, to which
-    that of a bootstrap over rows comes in the mean. Where the two do not overlap, or a side has one row, there is no
+    that of a bootstrap over rows comes in the mean, and Student's t at Welch's degrees of freedom. Where the two do not overlap, or a side has one row, there is no
     such variance: then it is method 5 of Newcombe (2006), Statistics in Medicine 25:559.
     """
     if not len(member_M) or not len(control_H):
@@ -39,14 +39,18 @@ def measure_area(member_M: Floats, control_H: Floats) -> Difference:
 def area_interval(area: float, above_M: Floats, below_H: Floats) -> Difference:
     """The interval of an area, from the share of held-out rows below each member, and of members above each other."""
     num_M, num_H = len(above_M), len(below_H)
-    variance = 0.0
-    if min(num_M, num_H) > 1:
-        variance = float(above_M.var(ddof=1) / num_M + below_H.var(ddof=1) / num_H)
-    if variance <= 0 or not 0 < area < 1:
+    if min(num_M, num_H) < 2:
         return Difference(area, *_bound_area(area, num_M, num_H))
-    odds, error = np.log(area / (1 - area)), np.sqrt(variance) / (area * (1 - area))
-    ends = 1 / (1 + np.exp(-(odds + np.array([-1, 1]) * normal_quantile(LEVEL) * error)))
-    return Difference(area, float(ends[0]), float(ends[1]))
+    parts = float(above_M.var(ddof=1)) / num_M, float(below_H.var(ddof=1)) / num_H
+    if sum(parts) <= 0 or not 0 < area < 1:
+        return Difference(area, *_bound_area(area, num_M, num_H))
+    from scipy import stats
+
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / (num_M - 1) + parts[1] ** 2 / (num_H - 1))
+    odds, error = np.log(area / (1 - area)), np.sqrt(sum(parts)) / (area * (1 - area))
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
+    low, high = (float(1 / (1 + np.exp(-(odds + side * reach)))) for side in (-1, 1))
+    return Difference(area, low, high)
 
 
 def _placements(one: Floats, other: Floats) -> Floats:

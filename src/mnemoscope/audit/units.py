@@ -9,7 +9,7 @@ Axes: R passages.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
 import numpy as np
@@ -35,6 +35,8 @@ class Units:
     """The first passage with the same tokens."""
     is_kept_R: NDArray[np.bool_]
     """Whether it takes part in findings."""
+    twin_R: NDArray[np.int64] | None = None
+    """Shared by passages at the same place, by kind and order, of near-exact copies; None: no two are twins."""
 
     def join(self, rows: NDArray[np.integer]) -> NDArray[np.int64]:
         """Of some passages, their unit: a number that passages of one cluster or one window share, by any chain."""
@@ -45,6 +47,14 @@ class Units:
         links = sparse.csr_matrix((np.ones(len(rows), np.int8), (cluster, num_clusters + window)), shape=(size, size))
         _, unit = csgraph.connected_components(links, directed=False)
         return unit[cluster].astype(np.int64)
+
+    def different(self) -> Units:
+        """The same, with the first kept passage of each window alone: findings are then of different passages."""
+        kept = np.flatnonzero(self.is_kept_R)
+        _, first = np.unique(self.window_R[kept], return_index=True)
+        is_first_R = np.zeros_like(self.is_kept_R)
+        is_first_R[kept[first]] = True
+        return replace(self, is_kept_R=is_first_R)
 
     def first_of_each(self, rows: NDArray[np.integer]) -> NDArray[np.int64]:
         """The first of some passages in each unit, in their order."""
@@ -71,7 +81,21 @@ def find_units(
     cluster_R = np.empty(len(is_member_R), np.int64)
     cluster_R[is_member_R] = clusters.train_D[passages.document_R[is_member_R]]
     cluster_R[~is_member_R] = clusters.heldout_D[passages.document_R[~is_member_R]]
-    return Units(cluster_R=cluster_R, window_R=find_windows(passages), is_kept_R=is_kept_R)
+    twin_R = _find_twins(passages, cluster_R)
+    return Units(cluster_R=cluster_R, window_R=find_windows(passages), is_kept_R=is_kept_R, twin_R=twin_R)
+
+
+def _find_twins(passages: Passages, cluster_R: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Passages that are the i-th of their kind in documents of one cluster share a number."""
+    _, kind_R = np.unique(passages.kind_R, return_inverse=True)
+    order = np.lexsort((passages.start_R, kind_R, passages.document_R, passages.is_member_R))
+    owner_RX = np.column_stack([passages.is_member_R, passages.document_R, kind_R])[order]
+    is_first_R = np.append(True, (np.diff(owner_RX, axis=0) != 0).any(1))[: len(order)]
+    places = np.arange(len(order))
+    rank_R = np.empty(len(order), np.int64)
+    rank_R[order] = places - np.maximum.accumulate(np.where(is_first_R, places, 0))
+    _, twin_R = np.unique(np.column_stack([cluster_R, kind_R, rank_R]), axis=0, return_inverse=True)
+    return twin_R.reshape(-1).astype(np.int64)
 
 
 def seen_in_training(passages: Passages, clusters: Clusters, copies_R: NDArray[np.int64]) -> NDArray[np.bool_]:
