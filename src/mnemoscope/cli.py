@@ -64,7 +64,9 @@ def demo(
     from rich.console import Console
 
     from mnemoscope.demo import Recipe, demo_study, prepare, training_display
+    from mnemoscope.demo_audit import audit_demo, describe_audit
     from mnemoscope.kept_tables import keep_tables, restore_tables
+    from mnemoscope.progress import show_progress
     from mnemoscope.storage import local_folder
 
     folder = local_folder("--out", out)
@@ -75,6 +77,11 @@ def demo(
         sys.stderr.write("scores and traces of this code, study and machine are taken from the cache (--fresh: anew)\n")
     _run(config, folder, where)
     keep_tables(assets, config, folder)
+    with show_progress(sys.stderr) as progress:
+        audited = audit_demo(assets, folder / "audit", progress=progress)
+    console = _console()
+    for what, words in (("audit", folder / "audit" / "report.html"), ("", describe_audit(audited))):
+        console.print(f"{what:9} {words}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command

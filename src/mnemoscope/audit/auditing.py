@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,13 +47,8 @@ def run_audit(
     ConfigError for settings that cannot be meant, ModelError, ScoringError and StoreError as a study's.
     """
     folder, wishes = Path(folder), wishes or Wishes()
-    earlier = None if wishes.baseline is None else read_audit(wishes.baseline)
-    canaries = None if wishes.canaries is None else read_canaries(wishes.canaries)
-    files = open_files(settings, canaries, folder)
-    passages = cut_passages(files.train, files.heldout, settings)
-    planted = _cut_canaries(files, settings)
-    everything = passages if planted is None else join_passages([passages, planted])
-    num_all, num_done = len(everything.kind_R), 0
+    inputs = read_inputs(settings, wishes, folder)
+    num_all, num_done = len(inputs.everything.kind_R), 0
     label = settings.model.label
 
     def tell(num_passages: int) -> None:
@@ -61,20 +57,49 @@ def run_audit(
         progress(label, num_done, num_all)
 
     progress(label, 0, num_all)
-    facts = pass_over(settings.model, settings, everything, engine=engine, folder=folder / "facts", progress=tell)
-    rows = np.arange(num_all)
-    is_own_R = rows < len(passages.kind_R)
-    found = Findings(
+    facts = pass_over(
+        settings.model, settings, inputs.everything, engine=engine, folder=folder / "facts", progress=tell
+    )
+    is_own_R = np.arange(num_all) < inputs.num_own
+    findings = Findings(
         settings=settings,
         wishes=wishes,
-        files=files,
+        files=inputs.files,
         facts=facts.take(is_own_R),
-        canaries=canaries,
+        canaries=inputs.canaries,
         planted=facts.take(~is_own_R),
     )
-    result = judge(_with_baseline(found.result(), earlier), wishes.thresholds, fail_on=wishes.fail_on)
-    write_audit(result, folder)
-    return result
+    return finish(findings.result(), inputs.earlier, wishes, folder)
+
+
+class Inputs(NamedTuple):
+    """All that an audit reads but the model."""
+
+    files: Files
+    everything: Passages
+    """Members, held-out passages, then canaries."""
+    num_own: int
+    """Passages before the canaries."""
+    canaries: Canaries | None
+    earlier: AuditResult | None
+
+
+def read_inputs(settings: AuditSettings, wishes: Wishes, folder: Path) -> Inputs:
+    """The files, cut into passages; what is no file of its kind is refused before a model is asked."""
+    earlier = None if wishes.baseline is None else read_audit(wishes.baseline)
+    canaries = None if wishes.canaries is None else read_canaries(wishes.canaries)
+    files = open_files(settings, canaries, folder)
+    passages = cut_passages(files.train, files.heldout, settings)
+    planted = _cut_canaries(files, settings)
+    everything = passages if planted is None else join_passages([passages, planted])
+    return Inputs(files, everything, len(passages.kind_R), canaries, earlier)
+
+
+def finish(result: AuditResult, earlier: AuditResult | None, wishes: Wishes, folder: Path) -> AuditResult:
+    """Compared with an earlier audit, judged, and written."""
+    judged = judge(_with_baseline(result, earlier), wishes.thresholds, fail_on=wishes.fail_on)
+    write_audit(judged, folder)
+    return judged
 
 
 def open_files(settings: AuditSettings, canaries: Canaries | None, folder: Path) -> Files:
