@@ -25,7 +25,7 @@ from mnemoscope.intervals import newcombe, wilson
 
 
 def test_recited_counts_every_cell_and_kind():
-    """Of three training starts two are recited, of two offsets none, of two held-out starts one; short ones fall out."""
+    """Of three training starts two are recited, of two offsets none, of two held-out starts one; short ones not."""
     rows = different_rows(7)
     rows[6] = rows[6][:5]  # has room for 2 + 3 and not for 4 + 2
     kinds = ["start", "start", "start", "offset", "offset", "start", "start"]
@@ -83,7 +83,7 @@ def test_one_text_that_fills_the_file_is_one_text():
 @pytest.mark.parametrize("rate", [0.02, 0.3])
 @pytest.mark.parametrize("likeness", ["equal", "near", "of one document"])
 def test_intervals_of_shares_hold_the_truth(sizes, rate, likeness):
-    """Units of unequal sizes, equal or alike: at least 92 % of 95 % intervals hold the true share, simulated 400 times."""
+    """Units of unequal sizes, equal or alike: of 400 intervals 92 % or more hold the true share."""
     generator = np.random.default_rng(1)
     num_held = 0
     for _ in range(400):
@@ -250,7 +250,7 @@ def listed(facts, units, copies, **options):
 
 
 def test_exposed_are_ordered_and_different():
-    """Recited before near, likelier before rarer, copies break ties; one row per window; held-out and left-out never."""
+    """Recited before near, likelier before rarer, copies break ties; a window once; held-out, left-out never."""
     rows = different_rows(8)
     rows[1] = rows[0]
     passages = passages_of(rows, member=[1, 1, 1, 1, 1, 1, 0, 1])

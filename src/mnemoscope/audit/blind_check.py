@@ -42,9 +42,9 @@ def blind_check(
 ) -> BlindCheck:
     """The area under the ROC curve of a classifier that sees no model, with its interval.
 
-    `clusters` are those of the members, then of the held-out texts: of each the first text of a side is looked at, for a
-    copy that was trained on would be recognised. Comparable where the interval's upper end is at most `LARGEST_AREA`, not where its lower end is above, unknown else,
-    and with fewer than `MIN_TEXTS` of a side.
+    `clusters` are those of the members, then of the held-out texts: of each the first text of a side is looked at, for
+    a copy that was trained on would be recognised. Comparable where the interval's upper end is at most `LARGEST_AREA`,
+    not where its lower end is above, unknown else, and with fewer than `MIN_TEXTS` of a side.
     """
     texts = [*member_texts, *control_texts]
     is_member_T = np.arange(len(texts)) < len(member_texts)

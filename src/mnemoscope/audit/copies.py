@@ -133,19 +133,18 @@ def deduplicate_first(
 ) -> tuple[Cluster, ...]:
     """Clusters of copies whose removal, but for one copy, would spare most recited passages; the most first.
 
-    A recited window of dose d counts 1 - rate at one copy / rate at d, by `smooth_rates`; its dose is its copies, or
-    the documents of its cluster where these are more: near-exact copies teach nearly the same. What the model would
+    A recited window of dose d counts 1 - rate at one copy / rate at d, by `smooth_rates`. Here the dose is the copies,
+    or the documents of the cluster where these are more: near-exact copies teach nearly the same. What the model would
     have been without them is not known: this orders, it does not promise.
     """
     if not windows.is_recited_N.any():
         return ()
-    rate_G, sizes = smooth_rates(windows), clusters.sizes()
+    sizes, cluster_N = clusters.sizes(), clusters.train_D[facts.passages.document_R[windows.rows_N]]
+    taught = windows._replace(copies_N=np.maximum(windows.copies_N, sizes[cluster_N]))
+    rate_G, dose_N = smooth_rates(taught), dose_of(taught.copies_N)
     spared: dict[int, list[float]] = defaultdict(list)
-    for row, copies in zip(windows.rows_N[windows.is_recited_N], windows.copies_N[windows.is_recited_N], strict=True):
-        cluster = int(clusters.train_D[facts.passages.document_R[row]])
-        dose = int(dose_of(np.array([max(int(copies), int(sizes[cluster]))]))[0])
-        if sizes[cluster] > 1:
-            spared[cluster].append(1 - float(rate_G[0] / rate_G[dose]))
+    for place in np.flatnonzero(windows.is_recited_N & (sizes[cluster_N] > 1)).tolist():
+        spared[int(cluster_N[place])].append(1 - float(rate_G[0] / rate_G[dose_N[place]]))
     order = sorted(spared, key=lambda cluster: (-sum(spared[cluster]), -len(spared[cluster]), cluster))
     helpful = [cluster for cluster in order if sum(spared[cluster]) > 0][:limit]
     return tuple(_describe(cluster, spared[cluster], clusters, train, text_of) for cluster in helpful)

@@ -26,8 +26,9 @@ def measure_area(member_M: Floats, control_H: Floats) -> Difference:
     """The area under the ROC curve, ties counted half, with its interval; unknown where a side has no row.
 
     The interval is on the scale of log odds, with the variance of DeLong et al. (1988), Biometrics 44:837, to which
-    that of a bootstrap over rows comes in the mean, and Student's t at Welch's degrees of freedom. Where the two do not overlap, or a side has one row, there is no
-    such variance: then it is method 5 of Newcombe (2006), Statistics in Medicine 25:559.
+    that of a bootstrap over rows comes in the mean, and Student's t at Welch's degrees of freedom. Where the two do not
+    overlap, or a side has one row, there is no such variance: then it is method 5 of Newcombe (2006), Statistics in
+    Medicine 25:559.
     """
     if not len(member_M) or not len(control_H):
         return UNKNOWN
