@@ -93,7 +93,7 @@ def exposed(place: int, **changes) -> Exposed:
         shortest_context=(4, 8, 16, 64)[place % 4] if num == 32 else None,
         log_probability=-0.02 - 0.4 * place,
         samples_needed={
-            "T = 1": math.ceil(math.log(2) / math.exp(-0.4 * place)),
+            "T = 1": float(math.ceil(math.log(2) / math.exp(-0.4 * place))),
             "T = 0.7, top 40": 1.0 if place < 9 else None,
         },
         num_copies=max(1, 64 >> place),

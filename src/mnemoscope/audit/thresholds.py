@@ -10,9 +10,9 @@ import math
 import tomllib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Final, final
+from typing import ClassVar, Final, final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mnemoscope.errors import ConfigError
 
@@ -21,6 +21,8 @@ from mnemoscope.errors import ConfigError
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
     """The most that an audit accepts; shares lie from 0 to 1, and each is one of the verdict's criteria."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     max_recited_excess: float = 0.01
     """Share of training passages recited word for word, minus that of held-out ones."""

@@ -50,7 +50,9 @@ def judge(result: AuditResult, thresholds: Thresholds, *, fail_on: Sequence[str]
     """
     criteria = tuple(_judge_all(result, thresholds))
     _check_names(fail_on, [one.name for one in criteria])
-    decided = tuple(replace(one, decides=_decides(one.name, fail_on)) for one in criteria)
+    decided = tuple(
+        replace(one, decides=_decides(one.name, fail_on), threshold=float(one.threshold)) for one in criteria
+    )
     state = overall([one for one in decided if one.decides])
     return replace(result, state=state, criteria=decided, headline=_headline(result, state, decided))
 
