@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import transformers
 from statsmodels.stats.proportion import proportion_confint
 
 from mnemoscope.audit import passing, reading
@@ -25,7 +26,7 @@ from mnemoscope.config import ModelConfig
 from mnemoscope.engines.local import LocalEngine
 from mnemoscope.errors import ModelError, ScoringError
 from mnemoscope.model import FileHashes
-from networks import VOCAB, build, generate
+from networks import VOCAB, WIDE, build, generate
 
 CONTEXTS, CONTINUATIONS = (4, 9), (5, 12)
 SAMPLINGS = (Sampling(), Sampling(temperature=0.7, top_k=5), Sampling(temperature=2.0), Sampling(top_k=1000))
@@ -81,7 +82,23 @@ def test_facts_equal_those_of_each_passage_alone(architecture, tmp_path):
     network = build(architecture)
     passages = planted(network, num_rows=13)
     model = save(tmp_path / "model", network)
-    facts = pass_over(model, settings(model), passages, folder=tmp_path / "facts")
+    check_facts(network, pass_over(model, settings(model), passages, folder=tmp_path / "facts"))
+
+
+def test_facts_of_a_large_vocabulary(tmp_path):
+    """A head that is cut into tiles gives the same facts as a plain forward."""
+    torch.manual_seed(0)
+    shape = WIDE | {"vocab_size": 9001, "max_position_embeddings": 128}
+    network = transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**shape)).eval()
+    rng = np.random.default_rng(0)
+    model = save(tmp_path / "model", network)
+    passages = passages_of([rng.integers(0, 9001, length) for length in (21, 14, 21)])
+    check_facts(network, pass_over(model, settings(model), passages, folder=tmp_path / "facts"))
+
+
+def check_facts(network, facts: AuditFacts) -> None:
+    """Each token's facts against a plain forward of its passage alone."""
+    passages = facts.passages
     for row, length in enumerate(passages.length_R):
         tokens = torch.from_numpy(passages.tokens_RW[row, :length].astype(np.int64))
         with torch.inference_mode():

@@ -102,6 +102,11 @@ class HeadReader:
             readings = [self._read_chunk(hidden_PD[part], truth_P[part]) for part in parts]
         return readings[0] if len(readings) == 1 else Readings(*map(torch.cat, zip(*readings, strict=True)))
 
+    def logits(self, hidden_PD: Tensor) -> Tensor:
+        """Float32 logits [P, V], which the caller may write into; `chunks` says of how many positions at a time."""
+        tiles = [logits_of(hidden_PD) for logits_of in self._tiles]
+        return tiles[0] if len(tiles) == 1 else torch.cat(tiles, 1)
+
     def _screened(self, hidden_PD: Tensor) -> Readings | None:
         """The greedy tokens in half the time, where the processor and the weights allow it."""
         if not self._may_screen:

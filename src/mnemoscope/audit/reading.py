@@ -72,7 +72,7 @@ def read_passages(
         cache = None if rollouts is None else rollouts.new_cache()
         tokens_BW = torch.from_numpy(tokens_RW[rows]).to(model.device)
         hidden = model.hidden_states(tokens_BW[:, :-1], cache=cache)
-        _take(facts, model, hidden, tokens_BW, rows=rows, length_B=length_R[rows], samplings=samplings)
+        _take(facts, model, head, hidden, tokens_BW, rows=rows, length_B=length_R[rows], samplings=samplings)
         if rollouts is not None:
             branches = paths.find_branches(facts.generated_RW, rows)
             for read, reader in rollouts.add(branches, cache, first_row=rows.start, num_rows=rows.stop - rows.start):
@@ -138,6 +138,7 @@ class _Paths:
 def _take(
     facts: TokenFacts,
     model: CausalLM,
+    head: HeadReader,
     hidden_BIH: Tensor,
     tokens_BW: Tensor,
     *,
@@ -151,7 +152,7 @@ def _take(
     mask_BI = torch.from_numpy(is_real_BI).to(model.device)
     hidden_PH, truth_P = hidden_BIH[mask_BI], tokens_BW[:, 1:][mask_BI]
     parts = [
-        _read_chunk(model.logits(hidden_PH[part]), truth_P[part], samplings) for part in chunks(model, len(truth_P))
+        _read_chunk(head.logits(hidden_PH[part]), truth_P[part], samplings) for part in chunks(model, len(truth_P))
     ]
     if not parts:
         return
@@ -165,51 +166,56 @@ def _take(
 def _read_chunk(logits_PV: Tensor, truth_P: Tensor, samplings: Sequence[Sampling]) -> _Read:
     """The facts of P predictions; the logits are overwritten on the way.
 
-    With log p = x - log Z: mean = sum p log p, variance = sum p (log p - mean)^2, centred so that nothing cancels.
+    With x = logit - largest logit, w = exp x and Z = sum w: log p = x - log Z, its mean is sum w x / Z - log Z, its
+    variance sum w (x - sum w x / Z)^2 / Z, centred so that nothing cancels.
     """
-    top_P2, tokens_P2 = logits_PV.topk(2, dim=-1)
-    sampled_PS = _read_samplings(logits_PV, truth_P, samplings)
-    logits_PV.sub_(top_P2[:, :1])  # so that no exponential overflows
-    share_PV = logits_PV.exp()
-    total_P1 = share_PV.sum(-1, keepdim=True)
-    share_PV.div_(total_P1)
-    log_p_PV = logits_PV.sub_(total_P1.log())
-    log_probability_P = log_p_PV.gather(1, truth_P[:, None])[:, 0]
-    log_p_PV.nan_to_num_(nan=torch.nan, neginf=0.0)  # a logit of -inf has share 0 and must add 0, not 0 x inf
-    mean_P = _weigh(share_PV, log_p_PV)
-    deviation_P = _weigh(share_PV, log_p_PV.sub_(mean_P[:, None]).square_()).sqrt()
+    deepest = max((sampling.top_k or 0 for sampling in samplings), default=0)
+    top_Pk, ids_Pk = logits_PV.topk(min(max(2, deepest), logits_PV.shape[1]), dim=-1)
+    top_P2 = top_Pk[:, :2]
+    sampled = {
+        s: _read_sampling(logits_PV, top_Pk, truth_P, sampling)
+        for s, sampling in enumerate(samplings)
+        if sampling != Sampling()  # whose log-probability is had anyway
+    }
+    x_PV = logits_PV.sub_(top_P2[:, :1])  # so that no exponential overflows
+    truth_x_P = x_PV.gather(1, truth_P[:, None])[:, 0]
+    weight_PV = x_PV.exp()
+    total_P = weight_PV.sum(-1)
+    log_probability_P = truth_x_P - total_P.log()
+    x_PV.nan_to_num_(nan=torch.nan, neginf=0.0)  # a logit of -inf has weight 0 and must add 0, not 0 x inf
+    mean_x_P = _weigh(weight_PV, x_PV) / total_P
+    variance_P = _weigh(weight_PV, x_PV.sub_(mean_x_P[:, None]).square_()) / total_P
+    sampled_PS = torch.stack([sampled.get(s, log_probability_P) for s in range(len(samplings))] or [truth_x_P], 1)
     return _Read(
-        greedy_token(top_P2, tokens_P2).to(torch.int32).cpu().numpy(),
+        greedy_token(top_P2, ids_Pk[:, :2]).to(torch.int32).cpu().numpy(),
         (top_P2[:, 0] - top_P2[:, 1]).cpu().numpy(),
         log_probability_P.cpu().numpy(),
-        mean_P.cpu().numpy(),
-        deviation_P.cpu().numpy(),
-        sampled_PS.cpu().numpy(),
+        (mean_x_P - total_P.log()).cpu().numpy(),
+        variance_P.sqrt().cpu().numpy(),
+        sampled_PS[:, : len(samplings)].cpu().numpy(),
     )
 
 
-def _weigh(share_PV: Tensor, values_PV: Tensor) -> Tensor:
+def _weigh(weight_PV: Tensor, values_PV: Tensor) -> Tensor:
     """The sums [P] of products, none of which are ever laid out."""
-    return torch.bmm(share_PV[:, None], values_PV[:, :, None])[:, 0, 0]
+    return torch.bmm(weight_PV[:, None], values_PV[:, :, None])[:, 0, 0]
 
 
-def _read_samplings(logits_PV: Tensor, truth_P: Tensor, samplings: Sequence[Sampling]) -> Tensor:
-    """The log-probabilities [P, S] of the true tokens where one is drawn in each way.
+def _read_sampling(logits_PV: Tensor, top_Pk: Tensor, truth_P: Tensor, sampling: Sampling) -> Tensor:
+    """The log-probabilities [P] of the true tokens where one is drawn in this way; `top_Pk` are the largest logits.
 
     Of the logits equal to the k-th largest all may be drawn, as transformers' own `top_k` has it.
     """
     truth_P1 = logits_PV.gather(1, truth_P[:, None])
-    deepest = min(max((sampling.top_k or 0 for sampling in samplings), default=0), logits_PV.shape[1])
-    top_Pk = logits_PV.topk(deepest, dim=-1).values if deepest else None
-    columns: list[Tensor] = []
-    for sampling in samplings:
-        scaled_PV, scaled_P1 = logits_PV / sampling.temperature, truth_P1 / sampling.temperature
-        if sampling.top_k is not None and top_Pk is not None and sampling.top_k < logits_PV.shape[1]:
-            least_P1 = top_Pk[:, sampling.top_k - 1 : sampling.top_k]
-            scaled_PV.masked_fill_(logits_PV < least_P1, -torch.inf)
-            scaled_P1 = scaled_P1.masked_fill(truth_P1 < least_P1, -torch.inf)
-        columns.append(scaled_P1 - scaled_PV.logsumexp(-1, keepdim=True))
-    return torch.cat(columns, 1) if columns else truth_P1[:, :0]
+    temperature = sampling.temperature
+    if sampling.top_k is None or sampling.top_k >= logits_PV.shape[1]:
+        return (truth_P1 / temperature - (logits_PV / temperature).logsumexp(-1, keepdim=True))[:, 0]
+    top_Pk = top_Pk[:, : sampling.top_k]
+    least_P1 = top_Pk[:, -1:]
+    num_left_P1 = (logits_PV == least_P1).sum(-1, keepdim=True) - (top_Pk == least_P1).sum(-1, keepdim=True)
+    left_P1 = least_P1 / temperature + num_left_P1.log()  # log 0 = -inf where no tie is left
+    total_P1 = torch.cat([top_Pk / temperature, left_P1], 1).logsumexp(-1, keepdim=True)
+    return (truth_P1 / temperature - total_P1).masked_fill(truth_P1 < least_P1, -torch.inf)[:, 0]
 
 
 def _check_finite(read: _Read, row_P: NDArray[np.integer], place_P: NDArray[np.integer]) -> None:
