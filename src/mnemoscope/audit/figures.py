@@ -29,6 +29,8 @@ HELD_OUT: Final = "held-out passages"
 _COLOR: Final = {TRAINING: COLORS[1], HELD_OUT: CONTROL_COLOR}
 _MAX_PANELS: Final = 6
 _MAX_NAME: Final = 28
+_ASIDE: Final = 0.06
+"""Of the way to the next place: by so much either side is moved, so that intervals do not hide one another."""
 _ALONE: Final = 300
 """Pixels across a panel that stands alone."""
 
@@ -162,15 +164,16 @@ def draw_signals(result: AuditResult) -> Figure | None:
 
 
 def _two_sides(row: Compared, place: int, where: str) -> Iterator[dict[str, Any]]:
-    for side, share in ((TRAINING, row.member), (HELD_OUT, row.control)):
+    for side, share, aside in ((TRAINING, row.member, -_ASIDE), (HELD_OUT, row.control, _ASIDE)):
         if share.share is not None:
-            yield _drawn(share, place, side, f"{side}, {where}")
+            yield _drawn(share, place, side, f"{side}, {where}", aside=aside)
 
 
-def _drawn(share: Share, place: int, side: str, what: str) -> dict[str, Any]:
+def _drawn(share: Share, place: int, side: str, what: str, *, aside: float = 0.0) -> dict[str, Any]:
     value = share.share or 0.0
     texts = told(what, told_percent(value, share.low, share.high), f"{share.count:,} of {share.n:,} passages")
-    return {"place": place, "side": side, "share": value, "low": share.low, "high": share.high, **texts}
+    ends = {"low": share.low, "high": share.high}
+    return {"place": place, "x": place + aside, "side": side, "share": value, **ends, **texts}
 
 
 def _by_class(names: Sequence[str], shares: Sequence[Share], title: str, axis: str, caption: str) -> Figure | None:
@@ -229,7 +232,7 @@ def _named_axis(names: Sequence[str], title: str) -> Spec:
     label = f"{json.dumps([_short(name) for name in names])}[datum.value]"
     axis = {"values": list(range(len(names))), "labelExpr": label, "grid": False, "labelOverlap": "parity"}
     scale = {"domain": [-0.4, len(names) - 0.6], "nice": False, "zero": False}
-    return channel("place:Q", title=title, axis={**axis, "labelSeparation": 4}, scale=scale)
+    return channel("x:Q", title=title, axis={**axis, "labelSeparation": 4}, scale=scale)
 
 
 def _shares(rows: Rows, *, has_labels: bool) -> Spec:
