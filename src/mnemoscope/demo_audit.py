@@ -42,6 +42,6 @@ def describe_audit(result: AuditResult) -> str:
     row = at_reference(result.matches, result)
     heldout = "no held-out document" if row is None else f"{row.control.count} of {row.control.n} held-out ones"
     return (
-        f"{found} of {num_planted} documents that stand {SURE_COPIES} times or more in the training stream are recited, "
-        f"and {heldout}"
+        f"{found} of {num_planted} documents that stand {SURE_COPIES} times or more in the training stream are "
+        f"recited, and {heldout}"
     )
