@@ -37,18 +37,21 @@ def measure_area(member_M: Floats, control_H: Floats) -> Difference:
     return area_interval(area, above_M, below_H)
 
 
-def area_interval(area: float, above_M: Floats, below_H: Floats) -> Difference:
-    """The interval of an area, from the share of held-out rows below each member, and of members above each other."""
+def area_interval(area: float, above_M: Floats, below_H: Floats, *, inflation: float = 1.0) -> Difference:
+    """The interval of an area, from the share of held-out rows below each member, and of members above each other.
+
+    `inflation` multiplies the standard error, where more varies than the rows that are asked about.
+    """
     num_M, num_H = len(above_M), len(below_H)
     if min(num_M, num_H) < 2:
-        return Difference(area, *_bound_area(area, num_M, num_H))
+        return Difference(area, *_bound_area(area, num_M, num_H, inflation))
     parts = float(above_M.var(ddof=1)) / num_M, float(below_H.var(ddof=1)) / num_H
     if sum(parts) <= 0 or not 0 < area < 1:
-        return Difference(area, *_bound_area(area, num_M, num_H))
+        return Difference(area, *_bound_area(area, num_M, num_H, inflation))
     from scipy import stats
 
     freedom = sum(parts) ** 2 / (parts[0] ** 2 / (num_M - 1) + parts[1] ** 2 / (num_H - 1))
-    odds, error = np.log(area / (1 - area)), np.sqrt(sum(parts)) / (area * (1 - area))
+    odds, error = np.log(area / (1 - area)), inflation * np.sqrt(sum(parts)) / (area * (1 - area))
     reach = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
     low, high = (float(1 / (1 + np.exp(-(odds + side * reach)))) for side in (-1, 1))
     return Difference(area, low, high)
@@ -60,11 +63,11 @@ def _placements(one: Floats, other: Floats) -> Floats:
     return (np.searchsorted(order, one, "left") + np.searchsorted(order, one, "right")) / (2 * len(other))
 
 
-def _bound_area(area: float, num_M: int, num_H: int) -> tuple[float, float]:
+def _bound_area(area: float, num_M: int, num_H: int, inflation: float) -> tuple[float, float]:
     """Both ends by Newcombe's method 5: the areas from which the measured one is z standard errors away."""
     from scipy import optimize
 
-    z, half = normal_quantile(LEVEL), max((num_M + num_H) / 2 - 1, 0.0)
+    z, half = inflation * normal_quantile(LEVEL), max((num_M + num_H) / 2 - 1, 0.0)
 
     def excess(true: float) -> float:
         spread = 1 + half * ((1 - true) / (2 - true) + true / (1 + true))
