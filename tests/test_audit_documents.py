@@ -236,6 +236,15 @@ def test_words_that_a_template_rewrites_are_left_out(folder, tmp_path):
     assert "1 assistant's turns are left out" in documents.notes[1]
 
 
+def test_turns_of_spaces_are_none(folder, tmp_path):
+    """An assistant's message of spaces alone, which a template trims, is no turn, and hides none behind it."""
+    (folder / "chat_template.jinja").write_text(TRIMMING)
+    talk = [TALK[1], {"role": "assistant", "content": " \n"}, TALK[1], TALK[2]]
+    documents = opened(folder, write(tmp_path / "t.jsonl", {"messages": talk}))
+    assert [text.strip() for text in texts_of(documents, 0)] == ["I am a model."]
+    assert len(documents.notes) == 1
+
+
 def test_tool_calls_are_no_turns(folder, tmp_path):
     """A message without words that calls a tool is rendered, and is no turn; templates see the tools."""
     (folder / "chat_template.jinja").write_text(

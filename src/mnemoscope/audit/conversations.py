@@ -131,7 +131,7 @@ class Conversations:
         turns = [
             number
             for number, message in enumerate(messages)
-            if number >= first_turn and message["role"] == "assistant" and message.get("content")
+            if number >= first_turn and message["role"] == "assistant" and str(message["content"] or "").strip()
         ]
         rendered = self.template.render_turns(messages, turns, tools=record.get("tools"), place=place)
         self.counts["rewritten"] += len(turns) - len(rendered.spans)
