@@ -146,10 +146,11 @@ def draw_signals(result: AuditResult) -> Figure | None:
     names = list(dict.fromkeys(row["name"] for row in rows))
     y = channel("name:N", title=None, sort=names, axis={"labelLimit": 150, "grid": False, "ticks": False})
     scale = {"domain": domain, "nice": False, "zero": False}
-    x = channel("share:Q", title="area under the ROC curve", scale=scale, axis={"tickCount": 5})
+    title = "area under the ROC curve"
+    x = channel("share:Q", title=title, scale=scale, axis={"tickCount": 5})
     chart = layer(
-        mark("rule", {"x": {"datum": 0.5}}, strokeDash=[4, 3], stroke=RULE),
-        mark("rule", {"y": y, "x": channel("low:Q", title=None), "x2": channel("high")}, stroke=COLORS[1]),
+        mark("rule", {"x": {"datum": 0.5, "title": title}}, strokeDash=[4, 3], stroke=RULE),
+        mark("rule", {"y": y, "x": channel("low:Q", title=title), "x2": channel("high")}, stroke=COLORS[1]),
         mark("point", {"y": y, "x": x}, filled=True, size=50, opacity=1, color=COLORS[1]),
         rows=rows,
         width=_ALONE - 40,

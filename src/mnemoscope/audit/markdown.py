@@ -12,7 +12,7 @@ from typing import Final
 
 from mnemoscope.audit.advice import advise
 from mnemoscope.audit.result import AuditResult, Compared, Criterion, State
-from mnemoscope.audit.verdict import ALL, TITLES, reference_of
+from mnemoscope.audit.verdict import ALL, PROBABILITY, TITLES, reference_of
 from mnemoscope.audit.words import area_words, points, share_cell, share_words
 from mnemoscope.report.escapes import escape
 from mnemoscope.report.spoken import copies_words, plural
@@ -22,7 +22,7 @@ MAX_CHARACTERS: Final = 60_000
 MAX_ROWS: Final = 10
 SIGNS: Final[dict[State, str]] = {"pass": "✅", "fail": "❌", "unknown": "❔"}
 WORDS: Final[dict[State, str]] = {"pass": "pass", "fail": "fail", "unknown": "could not tell"}
-_MAX_TEXT: Final = 100
+_MAX_TEXT: Final = 80
 _MAX_PROSE: Final = 600
 _CUT: Final = "\n_Cut here: the rest stands in `audit.json` and `report.html`._\n"
 
@@ -107,8 +107,8 @@ def _cell(row: Compared) -> tuple[int, int]:
 def _nearly(result: AuditResult) -> Iterator[str]:
     rows = [(plain(row.what), row) for row in result.near if row.kind == ALL]
     for one in result.extraction:
-        if one.compared.kind == ALL and one.num_samples >= 100:
-            what = f"within {one.num_samples:,} samples with probability {one.probability:g}, {plain(one.sampling)}"
+        if one.compared.kind == ALL and one.num_samples >= 100 and one.probability == PROBABILITY:
+            what = f"within {one.num_samples:,} samples with even odds, {plain(one.sampling)}"
             rows.append((what, one.compared))
     if not rows:
         return
@@ -132,7 +132,7 @@ def _copies(result: AuditResult) -> Iterator[str]:
     if not result.doses:
         return
     yield from ("### By copies in the training file", "", "| copies | recited |", "| --- | --- |")
-    for dose in result.doses[: 2 * MAX_ROWS]:
+    for dose in [dose for dose in result.doses if dose.recited.n][: 2 * MAX_ROWS]:
         copies = f"{dose.low:,} times and more" if dose.high is None else copies_words(dose.low, dose.high)
         yield f"| {copies} | {share_cell(dose.recited)} |"
     if result.trend is not None:

@@ -23,7 +23,7 @@ from mnemoscope.audit.result import SCHEMA, AuditResult
 from mnemoscope.errors import ConfigError
 
 MAX_CHARACTERS: Final = 1 << 28
-"""Of a file that is read: that of ten million passages."""
+"""Of a file that is read: that of nine million passages."""
 _OUTCOME: Final = re.compile(r"[mc][01][01]")
 _HASH: Final = re.compile(r"[0-9a-f]{16}")
 
