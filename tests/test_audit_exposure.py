@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from audited_facts import different_rows, facts_of, passages_of, units_of
-from mnemoscope.audit.exposed import Described, exposed
+from mnemoscope.audit.exposed import Described, exposed, own_cells
 from mnemoscope.audit.exposure import (
     extraction,
     longest_runs,
@@ -291,6 +291,19 @@ def test_a_recited_passage_too_short_for_the_reference_is_listed():
     assert (found.passage, found.context, found.continuation, found.num_recited) == (2, 2, 3, 3)
     assert (found.shortest_context, found.similarity, found.longest_run) == (None, 1.0, 3)
     assert found.log_probability == pytest.approx(-6)
+
+
+def test_own_cells_prefer_long_continuations_then_long_contexts():
+    """The reference where it fits; of 8 tokens 4 + 3 before 2 + 3 and 6 + 2; of 6 tokens 2 + 3; of 3 tokens nothing."""
+    rows = [list(range(size)) for size in (9, 8, 6, 3)]
+    passages = passages_of(rows, member=np.ones(4), contexts=(2, 4, 6))
+    facts = dataclasses.replace(
+        facts_of(passages, recited=np.ones(4), reference=(2, 3)), context_labels=("2", "4", "6")
+    )
+    cells = own_cells(facts)
+    assert cells.context_R.tolist() == [2, 1, 0, -1]
+    assert cells.continuation_R.tolist() == [3, 3, 3, -1]
+    assert cells.is_full_R.tolist() == [True, True, True, False]
 
 
 def test_nothing_recited_lists_nothing():

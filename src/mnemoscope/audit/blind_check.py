@@ -27,7 +27,7 @@ MIN_TEXTS: Final = 20
 MAX_TEXTS: Final = 3000
 """Of a side; more are drawn from."""
 _NUM_TURNS: Final = 5
-_INFLATION: Final = math.sqrt(1 + _NUM_TURNS / (_NUM_TURNS - 1))
+INFLATION: Final = math.sqrt(1 + _NUM_TURNS / (_NUM_TURNS - 1))
 """Of the standard error: regressions that share most of their texts are wrong together. Nadeau and Bengio (2003),
 Machine Learning 52:239; simulated with 30 to 100 texts of a side that nothing tells apart, the spread is 1.45 fold."""
 _NUM_WORDS: Final = 50_000
@@ -85,7 +85,7 @@ def _cross_validated(texts: list[str], is_member_T: NDArray[np.bool_], seed: int
             num_T[asked[is_one]] = (~is_one).sum()
     area = float(lower_T[is_member_T].sum() / num_T[is_member_T].sum())
     below_T = lower_T / num_T
-    return area_interval(area, below_T[is_member_T], 1 - below_T[~is_member_T], inflation=_INFLATION)
+    return area_interval(area, below_T[is_member_T], 1 - below_T[~is_member_T], inflation=INFLATION)
 
 
 def _num_below(one: Floats, other: Floats) -> Floats:
