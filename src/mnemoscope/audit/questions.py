@@ -51,7 +51,7 @@ def ask_of(passages: Passages, row: int, context: int, continuations: Sequence[i
         return None
     tokens = passages.tokens_RW[row]
     prompt = decode(tokens[:start])
-    if not prompt or prompt.endswith(_BROKEN):
+    if not prompt:
         return None
     truths = tuple(_truth(tokens, prompt, start + n, decode) if n in fitting else None for n in continuations)
     if all(truth is None for truth in truths):
