@@ -28,6 +28,7 @@ def test_readme_names_every_verb_and_column():
     """Each verb of the command line and each stored column of the scores is named."""
     verbs = [name for name in app if not name.startswith("-")]
     assert sorted(verbs) == [
+        "audit",
         "canaries",
         "demo",
         "export",

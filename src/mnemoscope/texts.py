@@ -78,7 +78,7 @@ def open_texts(config: StudyConfig, *, first_model: ModelConfig | None = None) -
 
 def open_text(section: CorpusConfig, *, window_tokens: int, model: ModelConfig) -> GroupText:
     """A corpus of its own, of which windows of some length are read; with the model's tokenizer unless it has one."""
-    corpus = open_corpus(section, default_tokenizer=_tokenizer_source(model))
+    corpus = open_corpus(section, default_tokenizer=tokenizer_source(model))
     return GroupText(
         config=section, corpus=corpus, selection=select_sequences(section, corpus), window_tokens=window_tokens
     )
@@ -118,7 +118,7 @@ def _check_rows(text: GroupText, vocab_size: int) -> None:
         )
 
 
-def _tokenizer_source(model: ModelConfig) -> str:
+def tokenizer_source(model: ModelConfig) -> str:
     """The folder of a local model's tokenizer, that of its revision first; the hub name of another."""
     inner = Path(model.source) / (model.revision or "")
     return str(inner) if (inner / "tokenizer.json").is_file() else model.source

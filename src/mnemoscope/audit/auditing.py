@@ -31,6 +31,7 @@ from mnemoscope.engines import Engine
 from mnemoscope.errors import ConfigError
 from mnemoscope.files import write_atomically
 from mnemoscope.progress import Progress
+from mnemoscope.texts import tokenizer_source
 
 
 def run_audit(
@@ -111,7 +112,7 @@ def open_files(settings: AuditSettings, canaries: Canaries | None, folder: Path)
             tokenizer=settings.tokenizer,
             field=settings.field,
             chat_template=settings.chat_template,
-            model=settings.model.source,
+            model=tokenizer_source(settings.model),
             bos=settings.bos,
         )
 
