@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mnemoscope.audit.auditing import finish, read_inputs
 from mnemoscope.audit.endpoint import Endpoint
 from mnemoscope.audit.endpoint_facts import EndpointFacts, ask_passages
+from mnemoscope.audit.endpoint_rows import endpoint_exposed, endpoint_near, endpoint_recited
 from mnemoscope.audit.facts import AuditFacts, Passages, TokenFacts
 from mnemoscope.audit.findings import Findings, Wishes
 from mnemoscope.audit.passages import context_labels
@@ -83,9 +84,27 @@ def run_black_box(
     )
     if not wishes.fail_on:
         wishes = replace(wishes, fail_on=KNOWABLE if inputs.canaries is None else (*KNOWABLE, "max_canaries_recited"))
+    heard = told.take(is_own_R & is_known_R)
     result = findings.result()
     result = replace(
         result,
+        matches=endpoint_recited(heard, findings.units.different()),
+        near=endpoint_near(
+            heard,
+            findings.units.different(),
+            context=0,
+            continuation=continuation,
+            least_similarity=settings.near_similarity,
+        ),
+        exposed=endpoint_exposed(
+            heard,
+            findings.units,
+            findings.copies_R,
+            context=0,
+            continuation=continuation,
+            least_similarity=settings.near_similarity,
+            describe=findings.describe,
+        ),
         signals=(),
         extraction=(),
         notes=(*told.notes, *result.notes),

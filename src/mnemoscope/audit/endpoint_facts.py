@@ -9,7 +9,7 @@ Axes: R passages, C contexts, N continuations.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Final, final
 
@@ -63,6 +63,18 @@ class EndpointFacts:
     def continuation_index(self, continuation: int) -> int:
         """The place of a length among the continuations."""
         return self.continuations.index(continuation)
+
+    def take(self, chosen: NDArray[np.bool_]) -> EndpointFacts:
+        """What was said of some passages."""
+        rows = np.flatnonzero(chosen)
+        arrays = {each.name: getattr(self, each.name)[rows] for each in fields(self) if each.name.endswith("_RCN")}
+        return replace(
+            self,
+            passages=self.passages.take(rows),
+            answers=tuple(self.answers[row] for row in rows.tolist()),
+            truths=tuple(self.truths[row] for row in rows.tolist()),
+            **arrays,
+        )
 
 
 def ask_passages(

@@ -93,23 +93,24 @@ class Findings:
 
     def result(self) -> AuditResult:
         """Everything but criteria, state and headline."""
-        facts, units, settings = self._facts, self._units, self._settings
-        windows = dose_windows(facts, units, self._copies)
+        facts, units, settings = self._facts, self.units, self._settings
+        different = units.different()
+        windows = dose_windows(facts, units, self.copies_R)
         context, n = facts.reference
         return AuditResult(
             state="unknown",
             headline="",
             criteria=(),
-            matches=recited(facts, units),
-            extraction=extraction(facts, units),
-            near=near_verbatim(facts, units, self._near, least_similarity=settings.near_similarity),
+            matches=recited(facts, different),
+            extraction=extraction(facts, different),
+            near=near_verbatim(facts, different, self._near, least_similarity=settings.near_similarity),
             exposed=exposed(
                 facts,
                 units,
                 self._near,
-                self._copies,
+                self.copies_R,
                 least_similarity=settings.near_similarity,
-                describe=self._describe,
+                describe=self.describe,
             ),
             signals=measure_signals(facts, units, self._text),
             blind=self._blind(),
@@ -131,7 +132,8 @@ class Findings:
         return cluster_documents(self._files.train, self._files.heldout)
 
     @cached_property
-    def _copies(self) -> NDArray[np.int64]:
+    def copies_R(self) -> NDArray[np.int64]:  # noqa: N802
+        """How often each passage stands in the training files."""
         return count_copies(self._facts.passages, self._files.train)
 
     @cached_property
@@ -147,12 +149,13 @@ class Findings:
         return match_canaries([planted.tokens(each) for each in range(planted.num)], train.tokens, train.num)
 
     @cached_property
-    def _units(self) -> Units:
+    def units(self) -> Units:
+        """What stands or falls together, and what takes part at all."""
         passages = self._facts.passages
         is_canary_R = np.zeros(len(passages.length_R), np.bool_)
         own_R = passages.is_member_R
         is_canary_R[own_R] = self._canary_of_document[passages.document_R[own_R]] >= 0
-        return find_units(passages, self._clusters, self._copies, is_left_out_R=is_canary_R)
+        return find_units(passages, self._clusters, self.copies_R, is_left_out_R=is_canary_R)
 
     @cached_property
     def _detect(self) -> Detect:
@@ -168,26 +171,27 @@ class Findings:
         text = self._text(tokens)
         return redact_text(text, detect=self._detect) if self._wishes.redacted else text
 
-    def _describe(self, context: Tokens, continuation: Tokens) -> Described:
+    def describe(self, context: Tokens, continuation: Tokens) -> Described:
+        """A passage for readers."""
         texts = self._text(context), self._text(continuation)
         shown = redact_passage(*texts, detect=self._detect) if self._wishes.redacted else texts
         return Described(*shown, kinds_of(*texts, detect=self._detect))
 
     def _blind(self) -> BlindCheck:
-        rows = representatives(self._facts, self._units)
+        rows = representatives(self._facts, self.units)
         passages = self._facts.passages
         is_member = passages.is_member_R[rows]
         ordered = np.concatenate([rows[is_member], rows[~is_member]])
         texts = [self._text(passages.tokens_RW[row, : passages.length_R[row]]) for row in ordered.tolist()]
         num = int(is_member.sum())
-        return blind_check(texts[:num], texts[num:], self._units.cluster_R[ordered], seed=self._settings.seed)
+        return blind_check(texts[:num], texts[num:], self.units.cluster_R[ordered], seed=self._settings.seed)
 
     def _leaks(self) -> tuple[Leak, ...]:
         """Of different passages that are recited at the reference."""
         facts, passages = self._facts, self._facts.passages
         context, n = facts.reference
-        rows = np.flatnonzero(facts.is_recited(context, n) & is_known(facts, context, n) & self._units.is_kept_R)
-        _, first = np.unique(self._units.window_R[rows], return_index=True)
+        rows = np.flatnonzero(facts.is_recited(context, n) & is_known(facts, context, n) & self.units.is_kept_R)
+        _, first = np.unique(self.units.window_R[rows], return_index=True)
         recited_passages = []
         for row in rows[np.sort(first)].tolist():
             start = int(passages.context_RC[row, context])
@@ -218,9 +222,9 @@ class Findings:
             sizes[f"{name} documents"] = counts.num_documents
             sizes[f"{name} passages"] = counts.num_passages
             sizes[f"{name} documents too short"] = counts.num_short
-        left_out = ~passages.is_member_R & ~self._units.is_kept_R
+        left_out = ~passages.is_member_R & ~self.units.is_kept_R
         sizes["held-out passages that training has seen"] = int(left_out.sum())
-        sizes["passages at the reference"] = int((facts.fits(context, n) & self._units.is_kept_R).sum())
+        sizes["passages at the reference"] = int((facts.fits(context, n) & self.units.is_kept_R).sum())
         limit = FRAGILE_MARGIN[self._settings.model.dtype]
         margins = facts.continuation_of(facts.tokens.margin_RW, context, n)
         sizes["fragile passages"] = int((np.asarray(margins).min(1, initial=np.inf) < limit).sum())

@@ -51,7 +51,7 @@ def judge(result: AuditResult, thresholds: Thresholds, *, fail_on: Sequence[str]
     criteria = tuple(_judge_all(result, thresholds))
     _check_names(fail_on, [one.name for one in criteria])
     decided = tuple(
-        replace(one, decides=_decides(one.name, fail_on), threshold=float(one.threshold)) for one in criteria
+        replace(one, decides=_decides(one.name, fail_on, result), threshold=float(one.threshold)) for one in criteria
     )
     state = overall([one for one in decided if one.decides])
     return replace(result, state=state, criteria=decided, headline=_headline(result, state, decided))
@@ -102,7 +102,10 @@ def _check_names(names: Sequence[str], judged: Sequence[str]) -> None:
             raise ConfigError(f"fail-on: {name} is not judged in this audit; give {need}, or leave it out")
 
 
-def _decides(name: str, fail_on: Sequence[str]) -> bool:
+def _decides(name: str, fail_on: Sequence[str], result: AuditResult) -> bool:
+    """Signals between files that are not comparable prove nothing, and decide only where somebody asks them to."""
+    if name == "max_signal_tpr_at_1" and not fail_on:
+        return result.blind is not None and result.blind.is_comparable is True
     return not fail_on or name in fail_on or name == "min_passages"
 
 
