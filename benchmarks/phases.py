@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from measured_models import SHAPES, library_rows, save_network
 
+from measured_models import SHAPES, library_rows, save_network
 from mnemoscope import packing, scoring
 from mnemoscope.config import Grid, ModelConfig
 from mnemoscope.head import HeadReader
