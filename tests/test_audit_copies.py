@@ -227,18 +227,23 @@ def test_separation_is_told_and_tested():
     trend = measure_trend(windows_of(num_copies, np.array(num_copies) >= 8))
     assert trend.slope.estimate is trend.slope.low is trend.slope.high is None
     assert trend.p_value == 1e-4
-    assert "all 10 recited passages have 8 copies or more, all 35 others 4 or fewer" in trend.sentence
+    assert "what is recited (10 passages) has 8 copies or more, what is not (35 passages) 4 or fewer" in trend.sentence
     reverse = measure_trend(windows_of(num_copies, np.array(num_copies) < 8))
-    assert "have 4 copies or fewer, all 10 others 8 or more" in reverse.sentence
+    assert "has 4 copies or fewer, what is not (10 passages) 8 or more" in reverse.sentence
     touching = measure_trend(windows_of([1, 1, 2, 2, 4], [0, 0, 0, 1, 1]))
     assert touching.slope.estimate is None
     assert touching.p_value > 0.05
-    assert "2 recited passages have 2 copies or more, all 3 others 2 or fewer" in touching.sentence
+    assert "(2 passages) has 2 copies or more, what is not (3 passages) 2 or fewer" in touching.sentence
 
 
 @pytest.mark.parametrize(
     ("num_copies", "is_recited", "word"),
-    [([2] * 9, [1, 0, 1] * 3, "as many"), ([1, 2, 4], [1, 1, 1], "All"), ([1, 2, 4], [0, 0, 0], "None"), ([], [], "0")],
+    [
+        ([2] * 9, [1, 0, 1] * 3, "same number"),
+        ([1, 2, 4], [1, 1, 1], "All"),
+        ([1, 2, 4], [0, 0, 0], "None"),
+        ([], [], "0"),
+    ],
 )
 def test_no_trend_where_there_is_nothing_to_compare(num_copies, is_recited, word):
     """One dose, all recited, none recited, no passage: no slope, no p-value, and the reason."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 
 from audit_results import (
@@ -25,7 +26,8 @@ from audit_results import (
 )
 from mnemoscope.audit.advice import advise
 from mnemoscope.audit.gauge import WIDTH, gauge_of
-from mnemoscope.audit.result import CanaryDose, Criterion, Difference, Leak
+from mnemoscope.audit.result import CanaryDose, Criterion, Difference, Dose, Leak
+from mnemoscope.audit.separation import least_rows, measure_rate
 from mnemoscope.audit.thresholds import MEANINGS, Thresholds, dump_thresholds, load_thresholds, parse_thresholds
 from mnemoscope.audit.verdict import CRITERIA, EXIT_STATUS, TITLES, at_reference, decide, judge, overall, reference_of
 from mnemoscope.errors import ConfigError
@@ -112,8 +114,50 @@ def test_sentences_say_the_numbers():
 def test_number_that_would_pass_is_the_least_that_does():
     """Where none is recited, the passages asked for have an interval below the threshold, and one fewer have not."""
     sentence = criterion(undecided(), "max_recited_excess").sentence
-    assert "it takes 381 different training passages" in sentence
+    assert "it takes 381 independent training passages" in sentence
     assert float(newcombe(0, 381, 0, 3).high) <= DEFAULTS.max_recited_excess < float(newcombe(0, 380, 0, 3).high)
+
+
+def test_more_passages_are_asked_of_the_side_that_is_known_less_of():
+    """Three held-out passages leave the excess open, or few training ones; a share of 0 nothing ever proves."""
+
+    def told(member: tuple[int, int], control: tuple[int, int], thresholds: Thresholds = DEFAULTS) -> str:
+        row = compared("full match", "64", 32, member, control)
+        return criterion(judge(draft(matches=(row,)), thresholds), "max_recited_excess").sentence
+
+    assert told((16, 148), (0, 3)).endswith("more held-out passages would tell.")
+    assert told((1, 40), (1, 4000)).endswith("more training passages would tell.")
+    assert "no number of passages" in told((0, 100_000), (0, 100_000), Thresholds(max_recited_excess=0.0))
+
+
+def test_signal_of_few_held_out_passages_is_told_as_such():
+    """Below 368 held-out passages the rate's low end is 0 though every member is told; at 368 it can be above."""
+    members = np.arange(1000.0) + 1000
+    for num, sign in ((367, False), (368, True)):
+        assert ((measure_rate(members, np.arange(float(num)), 0.01).low or 0.0) > 0) is sign
+        assert (num >= least_rows(0.01)) is sign
+    wide = replace(SIGNALS[0], tpr_at_1=Difference(0.98, 0.0, 0.99), num_control=120)
+    found = judge(draft(signals=(wide,), blind=COMPARABLE), DEFAULTS)
+    assert "fewer than 368 held-out passages" in criterion(found, "max_signal_tpr_at_1").sentence
+    assert "Not computed" in criterion(judge(draft(), DEFAULTS), "max_signal_tpr_at_1").sentence
+
+
+def test_no_leak_is_told_without_a_number():
+    """Where nothing private is recited the sentence says whether anything was."""
+    assert criterion(passing(), "max_leaks").sentence == (
+        "Recited training passages hold no private thing of their own; none accepted."
+    )
+    assert criterion(undecided(), "max_leaks").sentence == (
+        "No training passage is recited, so that none brings out a private thing; none accepted."
+    )
+
+
+def test_headline_tells_failures_that_do_not_decide():
+    """A pass by two criteria of eight does not say that nothing was found."""
+    result = judge(much(), DEFAULTS, fail_on=["max_canaries_recited"])
+    assert result.state == "pass"
+    assert result.headline.startswith("Passes by the criteria that decide: the model recites 318 of 4,000")
+    assert result.headline.endswith("; of those that do not decide, 5 failed.")
 
 
 def test_verdict_is_of_the_reference_cell():
@@ -134,7 +178,7 @@ def test_nothing_compared_is_not_known():
     one_side = draft(matches=(compared("full match", "64", 32, (5, 100), (0, 0)),))
     assert states(judge(one_side, DEFAULTS))["max_recited_excess"] == "unknown"
     assert set(states(judge(draft(), DEFAULTS)).values()) == {"unknown"}
-    assert judge(draft(), DEFAULTS).headline.startswith("Could not tell: no training passage was long enough")
+    assert judge(draft(), DEFAULTS).headline.startswith("Neither pass nor fail: no training passage was long enough")
 
 
 def test_named_criteria_decide():
@@ -279,7 +323,35 @@ def test_advice_follows_from_findings():
     assert "23,625 tokens" in told[1].reason
     assert advise(passing()) == ()
     assert [one.place for one in advise(undecided())] == ["recited"]
+    assert advise(undecided())[0].deed == "Try more training and held-out passages"
+    assert "40 training and 3 held-out were long enough" in advise(undecided())[0].reason
     assert "signals" in [one.place for one in advise(judge(replace(much(), blind=WORSE), DEFAULTS))]
+
+
+def test_advice_asks_for_the_passages_that_would_decide():
+    """Held-out ones where these are few, training ones where none of a few is recited; none where none would help."""
+
+    def deeds(*rows, thresholds: Thresholds = DEFAULTS, **changes) -> list[str]:
+        return [one.deed for one in advise(judge(draft(matches=rows, near=rows, **changes), thresholds))]
+
+    def row(member: tuple[int, int], control: tuple[int, int]):
+        return compared("full match", "64", 32, member, control)
+
+    known = {"signals": SIGNALS, "blind": WORSE, "extraction": ()}
+    assert deeds(row((16, 148), (0, 3))) == ["Try more held-out passages"]
+    assert deeds(row((0, 200), (0, 200)), **known)[-1] == "Try more training passages"
+    zero = Thresholds(max_recited_excess=0.0, max_near_excess=0.0)
+    assert not any("passages" in deed for deed in deeds(row((0, 9000), (0, 9000)), thresholds=zero, **known))
+
+
+def test_advice_says_that_copies_are_not_the_cause_only_where_they_are_not():
+    """What is recited at every dose alike has copies, and the reason does not say that it stands there once."""
+    rows = grid(4000, 2000, {(64, 32): (4000, 0)})
+    doses = (Dose(1, 1, share(2000, 2000)), Dose(32, None, share(2000, 2000)))
+    reason = next(one.reason for one in advise(judge(draft(matches=rows, doses=doses), DEFAULTS)))
+    assert reason.startswith("What has copies is recited no more often")
+    reason = next(one.reason for one in advise(judge(draft(matches=rows, doses=doses[:1]), DEFAULTS)))
+    assert reason.startswith("What is recited stands in the training file once")
 
 
 def test_what_judges_reads_no_model():

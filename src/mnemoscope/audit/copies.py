@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope.audit.duplicates import Clusters, TokenDocuments
+from mnemoscope.audit.exposure import is_known
 from mnemoscope.audit.facts import AuditFacts, Passages
 from mnemoscope.audit.result import Cluster, Dose
 from mnemoscope.audit.shares import measure_share
@@ -83,7 +84,7 @@ def _blocks(documents: TokenDocuments) -> Iterator[list[Tokens]]:
 
 def dose_windows(facts: AuditFacts, units: Units, copies_R: NDArray[np.int64]) -> DoseWindows:
     """Members' different windows that are long enough for the reference cell, once each."""
-    known_R = facts.passages.is_member_R & units.is_kept_R & facts.fits(*facts.reference)
+    known_R = facts.passages.is_member_R & units.is_kept_R & is_known(facts, *facts.reference)
     rows = np.flatnonzero(known_R)
     _, first = np.unique(units.window_R[rows], return_index=True)
     rows = rows[np.sort(first)]

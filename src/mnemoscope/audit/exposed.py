@@ -123,7 +123,7 @@ def _row(
     n, is_full = int(cells.continuation_R[row]), bool(cells.is_full_R[row])
     context = int(passages.context_RC[row, cells.context_R[row]])
     true = passages.tokens_RW[row, context : context + n]
-    num_recited = n if is_full else int(np.argmax(facts.path_Rn[row, :n] != true))
+    num_recited = n if is_full else int(np.logical_and.accumulate(facts.path_Rn[row, :n] == true).sum())
     described = describe(passages.tokens_RW[row, :context], true)
     return Exposed(
         passage=row,

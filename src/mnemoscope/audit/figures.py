@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from mnemoscope.audit.result import AuditResult, Compared, Share
 from mnemoscope.audit.verdict import ALL, PROBABILITY
+from mnemoscope.audit.words import context_words
 from mnemoscope.report.axes import PERCENT
 from mnemoscope.report.escapes import escape
 from mnemoscope.report.figure import (
@@ -60,7 +61,7 @@ def draw_recited(result: AuditResult) -> Figure | None:
             drawn
             for row in rows
             if row.continuation == length
-            for drawn in _two_sides(row, contexts.index(row.context), f"{row.context} tokens of context")
+            for drawn in _two_sides(row, contexts.index(row.context), f"{context_words(row.context)} shown")
         ]
         for length in lengths
     }

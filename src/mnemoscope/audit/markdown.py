@@ -13,7 +13,7 @@ from typing import Final
 from mnemoscope.audit.advice import advise
 from mnemoscope.audit.result import AuditResult, Compared, Criterion, State
 from mnemoscope.audit.verdict import ALL, PROBABILITY, TITLES, reference_of
-from mnemoscope.audit.words import area_words, points, share_cell, share_words
+from mnemoscope.audit.words import area_words, points_cell, share_cell, share_words
 from mnemoscope.report.escapes import escape
 from mnemoscope.report.spoken import copies_words, plural
 
@@ -92,11 +92,14 @@ def _recited(result: AuditResult) -> Iterator[str]:
     if not rows:
         return
     yield from ("### Recited word for word", "")
-    yield from ("| context | continuation | training | held-out | excess |", "| ---: | ---: | --- | --- | --- |")
+    yield from (
+        "| context | continuation | training | held-out | excess, points |",
+        "| ---: | ---: | --- | --- | --- |",
+    )
     chosen = reference_of(result)
     first = [row for row in rows if (row.context, row.continuation) == chosen]
     for row in sorted([*first, *(row for row in rows if row not in first)][: 2 * MAX_ROWS], key=_cell):
-        shares = f"{share_cell(row.member)} | {share_cell(row.control)} | {points(row.excess)}"
+        shares = f"{share_cell(row.member)} | {share_cell(row.control)} | {points_cell(row.excess)}"
         yield f"| {plain(row.context)} | {row.continuation} | {shares} |"
 
 
@@ -112,9 +115,10 @@ def _nearly(result: AuditResult) -> Iterator[str]:
             rows.append((what, one.compared))
     if not rows:
         return
-    yield from ("### Nearly, or by sampling", "", "| | training | held-out | excess |", "| --- | --- | --- | --- |")
+    yield from ("### Nearly, or by sampling", "")
+    yield from ("| | training | held-out | excess, points |", "| --- | --- | --- | --- |")
     for what, row in rows[: 2 * MAX_ROWS]:
-        yield f"| {what} | {share_cell(row.member)} | {share_cell(row.control)} | {points(row.excess)} |"
+        yield f"| {what} | {share_cell(row.member)} | {share_cell(row.control)} | {points_cell(row.excess)} |"
 
 
 def _leaks(result: AuditResult) -> Iterator[str]:
@@ -171,17 +175,23 @@ def _canaries(result: AuditResult) -> Iterator[str]:
         return
     yield from ("### Canaries", "", "| planted | recited |", "| --- | --- |")
     for one in result.canaries[: 2 * MAX_ROWS]:
-        yield f"| {copies_words(one.repeats, one.repeats)} | {share_cell(one.recited)} |"
+        planted = copies_words(one.repeats, one.repeats) if one.repeats else "never (the twins)"
+        yield f"| {planted} | {share_cell(one.recited)} |"
 
 
 def _changes(result: AuditResult) -> Iterator[str]:
     if not result.changes:
         return
-    yield from ("### Since the baseline", "", "| | before | now | change | p |", "| --- | ---: | ---: | --- | ---: |")
+    yield from (
+        "### Since the baseline",
+        "",
+        "| | before | now | change, points | p |",
+        "| --- | ---: | ---: | --- | ---: |",
+    )
     for one in result.changes[:MAX_ROWS]:
         p_value = "" if one.p_value is None else f"{one.p_value:.2g}"
         counts = f"{one.earlier:,} of {one.n:,} | {one.now:,} of {one.n:,}"
-        yield f"| {plain(one.what)} | {counts} | {points(one.difference)} | {p_value} |"
+        yield f"| {plain(one.what)} | {counts} | {points_cell(one.difference)} | {p_value} |"
 
 
 def _notes(result: AuditResult) -> Iterator[str]:

@@ -22,7 +22,7 @@ from mnemoscope.audit.gauge import gauge_of
 from mnemoscope.audit.leaks import CODE_KINDS, HIDDEN
 from mnemoscope.audit.result import AuditResult, Compared, State
 from mnemoscope.audit.verdict import ALL, EXIT_STATUS, TITLES, at_reference, reference_of
-from mnemoscope.audit.words import area_words, context_words, interval_words, percent, points, share_words
+from mnemoscope.audit.words import area_words, context_words, interval_words, percent, points_cell, share_words
 from mnemoscope.report.escapes import escape
 from mnemoscope.report.page import asset_text, content_policy, seen, vega_bundle
 from mnemoscope.report.page_data import dump_json, figure_data
@@ -113,7 +113,7 @@ def _template() -> Any:
         "number": "{:,}".format,
         "percent": percent,
         "plural": plural,
-        "points": points,
+        "points": points_cell,
         "preview": _preview,
         "samples": _samples,
         "share": interval_words,
@@ -170,7 +170,7 @@ def _glance(result: AuditResult) -> Iterator[tuple[str, str]]:
         if name in result.sizes:
             yield _name(name), f"{result.sizes[name]:,}"
     if isinstance(when := result.provenance.get("time"), str):
-        yield "Audited", when[:16].replace("T", ", ")
+        yield "Audited", when[:16].replace("T", ", ") + (" UTC" if when.endswith("+00:00") else "")
 
 
 def _cells(result: AuditResult) -> list[Compared]:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mnemoscope.audit.advice import advise
-from mnemoscope.audit.result import AuditResult, Compared, Share, State
+from mnemoscope.audit.result import AuditResult, Cluster, Compared, Share, State
 from mnemoscope.audit.verdict import reference_of
-from mnemoscope.audit.words import plain_share, points
+from mnemoscope.audit.words import plain_share, points_cell
 from mnemoscope.report.escapes import escape
 from mnemoscope.report.layout import Column, lay_out, print_table
+from mnemoscope.report.spoken import copies_words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,15 +63,16 @@ def _tables(result: AuditResult) -> Iterator[Table]:
     cell = reference_of(result)
     rows = [row for row in (*result.matches, *result.near) if row.kind == "all"]
     if rows and cell is not None:
-        caption = f"judged at context {cell[0]}, continuation {cell[1]}; 95 % intervals over independent passages"
+        where = f"tokens of context + continuation; judged at {cell[0]} + {cell[1]}"
+        caption = f"{where}; 95 % intervals over independent passages"
         yield _compared(rows, caption)
-    if result.doses:
+    if doses := [dose for dose in result.doses if dose.recited.n]:
         yield lay_out(
             "Recited by copies in the training file",
             [
-                Column("copies", [_range(dose.low, dose.high) for dose in result.doses]),
-                Column("recited", [_counts(dose.recited) for dose in result.doses]),
-                Column("share", [plain_share(dose.recited) for dose in result.doses]),
+                Column("copies", [_range(dose.low, dose.high) for dose in doses]),
+                Column("recited", [_counts(dose.recited) for dose in doses]),
+                Column("share", [plain_share(dose.recited) for dose in doses]),
             ],
             caption="" if result.trend is None else result.trend.sentence,
         )
@@ -78,8 +80,9 @@ def _tables(result: AuditResult) -> Iterator[Table]:
         yield lay_out(
             "Canaries",
             [
-                Column("planted", [f"{dose.repeats:,} times" for dose in result.canaries]),
+                Column("planted", [copies_words(dose.repeats, dose.repeats) for dose in result.canaries]),
                 Column("recited", [_counts(dose.recited) for dose in result.canaries]),
+                Column("remark", ["" if dose.repeats else "the twins" for dose in result.canaries]),
             ],
         )
     if first := result.clusters[:_MOST_CLUSTERS]:
@@ -89,7 +92,7 @@ def _tables(result: AuditResult) -> Iterator[Table]:
                 Column("copies", [f"{each.num_documents:,}" for each in first]),
                 Column("recited", [f"{each.num_recited:,}" for each in first]),
                 Column("fewer", [f"{each.expected_fewer:.1f}" for each in first]),
-                Column("lines", [", ".join(f"{line:,}" for line in each.lines[:4]) for each in first]),
+                Column("lines", [_lines(each) for each in first]),
             ],
         )
 
@@ -99,15 +102,19 @@ def _compared(rows: list[Compared], caption: str) -> Table:
         "Training passages beside held-out ones",
         [
             Column("what", [row.what for row in rows]),
-            Column("context", [row.context for row in rows]),
-            Column("continuation", [f"{row.continuation}" for row in rows]),
+            Column("tokens", [f"{row.context} + {row.continuation}" for row in rows]),
             Column("training", [_counts(row.member) for row in rows]),
             Column("share", [plain_share(row.member) for row in rows]),
             Column("held-out", [_counts(row.control) for row in rows]),
-            Column("excess", [points(row.excess) for row in rows]),
+            Column("excess, points", [points_cell(row.excess) for row in rows]),
         ],
         caption=caption,
     )
+
+
+def _lines(cluster: Cluster) -> str:
+    """The first few; without commas within a number, for they stand between numbers."""
+    return ", ".join(map(str, cluster.lines[:4])) + (", …" if cluster.num_documents > 4 else "")
 
 
 def _counts(share: Share) -> str:

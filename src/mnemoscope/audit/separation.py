@@ -9,6 +9,7 @@ Axes: M members, H held-out rows.
 
 from __future__ import annotations
 
+import math
 from typing import Final, cast
 
 import numpy as np
@@ -78,6 +79,13 @@ def _bound_area(area: float, num_M: int, num_H: int, inflation: float) -> tuple[
     low = 0.0 if excess(0.0) <= 0 else cast("float", optimize.brentq(excess, 0.0, inner))
     high = 1.0 if excess(1.0) <= 0 else cast("float", optimize.brentq(excess, inner, 1.0))
     return low, high
+
+
+def least_rows(false_rate: float) -> int:
+    """Held-out rows below which the low end of `measure_rate` is 0 whatever is measured: all may lie below the bound
+    by chance, as they do in (1 - false_rate)^n of cases.
+    """
+    return math.ceil(math.log((1 - LEVEL) / 2) / math.log1p(-false_rate))
 
 
 def measure_rate(member_M: Floats, control_H: Floats, false_rate: float) -> Difference:

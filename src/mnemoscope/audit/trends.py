@@ -14,6 +14,7 @@ from mnemoscope.audit.copies import DoseWindows
 from mnemoscope.audit.result import Difference, Trend
 from mnemoscope.audit.shares import LEVEL, UNKNOWN
 from mnemoscope.intervals import normal_quantile
+from mnemoscope.report.spoken import plural
 
 _MAX_STEPS: Final = 100
 _NUM_PERMUTATIONS: Final = 9999
@@ -38,7 +39,9 @@ def measure_trend(windows: DoseWindows, *, seed: int = 0) -> Trend:
     x_N, y_N = np.log2(windows.copies_N.astype(np.float64)), windows.is_recited_N
     num = len(y_N)
     if len(np.unique(x_N)) < 2:
-        return Trend(UNKNOWN, None, f"All {num:,} different passages have as many copies: there is no trend to see.")
+        return Trend(
+            UNKNOWN, None, f"All {num:,} different passages have the same number of copies: there is no trend to see."
+        )
     if y_N.all() or not y_N.any():
         word = "All" if y_N.all() else "None"
         return Trend(UNKNOWN, None, f"{word} of {num:,} different passages are recited: there is no trend to see.")
@@ -74,8 +77,9 @@ def _separated(x_N: Floats, y_N: NDArray[np.bool_], windows: DoseWindows, seed: 
     else:
         recited, others = f"{copies_N[y_N].max():,} copies or fewer", f"{copies_N[~y_N].min():,} or more"
     sentence = (
-        f"Copies part them: all {int(y_N.sum()):,} recited passages have {recited}, all {int((~y_N).sum()):,} others "
-        f"{others}, so that no slope fits best; p = {p_value:.2g} by permutation."
+        f"Copies part them: what is recited ({plural(int(y_N.sum()), 'passage')}) has {recited}, what is not "
+        f"({plural(int((~y_N).sum()), 'passage')}) {others}, so that no slope fits best; p = {p_value:.2g} by "
+        "permutation."
     )
     return Trend(UNKNOWN, p_value, sentence)
 

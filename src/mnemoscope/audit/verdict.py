@@ -13,7 +13,8 @@ from dataclasses import fields, replace
 from typing import Final
 
 from mnemoscope.audit.leaks import CODE_KINDS
-from mnemoscope.audit.result import AuditResult, Compared, Criterion, Difference, Extraction, Leak, State
+from mnemoscope.audit.result import AuditResult, Compared, Criterion, Difference, Extraction, Leak, Signal, State
+from mnemoscope.audit.separation import least_rows
 from mnemoscope.audit.thresholds import Thresholds
 from mnemoscope.audit.words import accepted, counted, percent, plain_share, points, share_words
 from mnemoscope.errors import ConfigError
@@ -32,9 +33,9 @@ TITLES: Final = {
     "max_recited_excess": "Recited word for word",
     "max_near_excess": "Recited nearly word for word",
     "max_extractable_excess": "Brought up by sampling",
-    "max_leaks": "Private things that leak",
-    "max_code_leaks": "Code and licences that leak",
-    "max_signal_tpr_at_1": "Membership can be told",
+    "max_leaks": "Private things in what is recited",
+    "max_code_leaks": "Code and licences in what is recited",
+    "max_signal_tpr_at_1": "Membership told by a signal",
     "max_canaries_recited": "Rare canaries recited",
     "min_passages": "Enough passages",
 }
@@ -49,7 +50,7 @@ def judge(result: AuditResult, thresholds: Thresholds, *, fail_on: Sequence[str]
     that is not judged: canaries without any planted, code without a threshold.
     """
     criteria = tuple(_judge_all(result, thresholds))
-    _check_names(fail_on, [one.name for one in criteria])
+    check_fail_on(fail_on, [one.name for one in criteria])
     decided = tuple(
         replace(one, decides=_decides(one.name, fail_on, result), threshold=float(one.threshold)) for one in criteria
     )
@@ -93,7 +94,8 @@ def judged_extraction(result: AuditResult) -> Extraction | None:
     return next((row for row in rows if row.sampling == SAMPLING), rows[0] if rows else None)
 
 
-def _check_names(names: Sequence[str], judged: Sequence[str]) -> None:
+def check_fail_on(names: Sequence[str], judged: Sequence[str]) -> None:
+    """ConfigError for a name that is no criterion, and for one that is not among those that are judged."""
     for name in names:
         if name not in CRITERIA:
             raise ConfigError(f"fail-on: {name} given; expected one of {', '.join(CRITERIA)}")
@@ -147,15 +149,24 @@ def _judge_excess(name: str, row: Compared | None, threshold: float, what: str) 
 
 
 def _advise_more(row: Compared, threshold: float) -> str:
-    """How many passages would settle it, where none at all is recited.
+    """Which passages would settle it, and how many where none at all is recited.
 
-    The upper end of a difference of two zeros is z² / (n + z²), Wilson's of either side.
+    The upper end of a difference of two zeros is z² / (n + z²), Wilson's of n independent training passages.
     """
-    if row.member.count or not 0 < threshold < 1:
-        return " The interval holds the limit: more passages would tell."
+    if row.member.count or row.control.count:
+        return f" The interval holds the limit: more {wider_side(row)} passages would tell."
+    if threshold <= 0:
+        return " None is, but no number of passages proves a share of 0: only a threshold above it can be met."
     square = normal_quantile(0.95) ** 2
     needed = math.ceil(square * (1 - threshold) / threshold)
-    return f" None is, but few were tried: it takes {needed:,} different training passages without one to pass."
+    return f" None is, but few were tried: it takes {needed:,} independent training passages without one to pass."
+
+
+def wider_side(row: Compared) -> str:
+    """`training` or `held-out`: the side that is known less of; with nothing recited the excess is bound by members."""
+    if not row.member.count and not row.control.count:
+        return "training"
+    return "training" if row.member.high - row.member.low >= row.control.high - row.control.low else "held-out"
 
 
 def _judge_leaks(
@@ -167,18 +178,24 @@ def _judge_leaks(
         return Criterion(name, "unknown", _NOTHING, threshold, "No training passage was long enough to be recited.")
     kinds = joined([f"{leak.num_spans:,} × {leak.kind}" for leak in leaks if leak.num_spans])
     held = f": {kinds}" if kinds else ""
-    told = (
-        f"Recited training passages hold {plural(count, f'different {nouns[0]}', f'different {nouns[1]}')} "
-        f"that no recited held-out passage holds{held}; {accepted(threshold)}."
-    )
+    if count:
+        things = plural(count, f"different {nouns[0]}", f"different {nouns[1]}")
+        told = f"Recited training passages hold {things} that no recited held-out passage holds{held}"
+    elif recited.member.count:
+        told = f"Recited training passages hold no {nouns[0]} of their own"
+    else:
+        told = f"No training passage is recited, so that none brings out a {nouns[0]}"
+    told += f"; {accepted(threshold)}."
     return Criterion(name, decide(measured, threshold), measured, threshold, told)
 
 
 def _judge_signals(result: AuditResult, threshold: float) -> Criterion:
     name = "max_signal_tpr_at_1"
+    if not result.signals:
+        return Criterion(name, "unknown", _NOTHING, threshold, "No signal was computed in this audit.")
     known = [signal for signal in result.signals if signal.tpr_at_1.low is not None]
     if not known:
-        least = min((signal.num_control for signal in result.signals), default=0)
+        least = min(signal.num_control for signal in result.signals)
         told = f"A false-positive rate of 1 % takes 100 held-out passages or more; there are {least:,}."
         return Criterion(name, "unknown", _NOTHING, threshold, told)
     # Whichever signal is taken for its number, choosing the largest of a few favours failing: the cautious side.
@@ -192,7 +209,15 @@ def _judge_signals(result: AuditResult, threshold: float) -> Criterion:
     if result.blind is None or not result.blind.is_comparable:
         why = "it is not known that the files are comparable" if result.blind is None else result.blind.sentence
         return Criterion(name, "unknown", measured, threshold, f"{told} But that proves nothing: {_inner(why)}")
-    return Criterion(name, decide(measured, threshold), measured, threshold, told)
+    state = decide(measured, threshold)
+    return Criterion(name, state, measured, threshold, told + _advise_held_out(known) * (state == "unknown"))
+
+
+def _advise_held_out(known: Sequence[Signal]) -> str:
+    least = least_rows(0.01)
+    if min(signal.num_control for signal in known) < least:
+        return f" With fewer than {least:,} held-out passages the low end is 0, whatever is found: more would tell."
+    return " The interval holds the limit: more passages would tell."
 
 
 def _judge_canaries(result: AuditResult, thresholds: Thresholds) -> Criterion:
@@ -229,11 +254,14 @@ def _headline(result: AuditResult, state: State, criteria: Sequence[Criterion]) 
     told = recited_words(result, f", with {plural(leaks, 'private thing')} in them," if leaks else "")
     of = [one for one in criteria if one.decides and one.state == state]
     count = f"{len(of)} of {plural(sum(one.decides for one in criteria), 'criterion', 'criteria')}"
+    failed = sum(one.state == "fail" and not one.decides for one in criteria)
+    others = f"; of those that do not decide, {failed} failed" if failed else ""
     if state == "pass":
-        return f"Nothing found that speaks against release: {told}."
+        opening = "Passes by the criteria that decide" if failed else "Nothing found that speaks against release"
+        return f"{opening}: {told}{others}."
     if state == "fail":
-        return f"Not fit for release as it is: {told} ({count} failed)."
-    return f"Could not tell: {told}, but {count} {'is' if len(of) == 1 else 'are'} undecided."
+        return f"Not fit for release as it is: {told} ({count} failed){others}."
+    return f"Neither pass nor fail: {told}; {count} {'is' if len(of) == 1 else 'are'} undecided{others}."
 
 
 def recited_words(result: AuditResult, aside: str = "") -> str:

@@ -18,19 +18,27 @@ def percent(share: float) -> str:
 
 
 def points(measured: Difference) -> str:
-    """`8.2 points (5.8 to 11.3)`, of percent, to the digits that the interval supports."""
-    low, high = (-1.0 if measured.low is None else measured.low), (1.0 if measured.high is None else measured.high)
+    """`8.2 percentage points (5.8 to 11.3)`, to the digits that the interval supports; `not known`."""
+    return points_cell(measured, unit=" percentage points")
+
+
+def points_cell(measured: Difference, *, unit: str = "") -> str:
+    """`8.2 (5.8 to 11.3)`, of percentage points; `not known`."""
     if measured.estimate is None:
-        return "an unknown number of points"
+        return "not known"
+    low, high = (-1.0 if measured.low is None else measured.low), (1.0 if measured.high is None else measured.high)
     decimals = share_decimals(low, high)
-    value, lower, upper = (f"{100 * number + 0.0:.{decimals}f}" for number in (measured.estimate, low, high))
-    return f"{value} percentage points ({lower} to {upper})"
+    # Rounded before zero is added, for a rounded -0.0 would be told with its sign.
+    value, lower, upper = (
+        f"{round(100 * number, decimals) + 0.0:.{decimals}f}" for number in (measured.estimate, low, high)
+    )
+    return f"{value}{unit} ({lower} to {upper})"
 
 
 def share_words(measured: Difference) -> str:
-    """`12.3 % (9.1 to 15.8)`; `an unknown share` where nothing is known."""
+    """`12.3 % (9.1 to 15.8)`; `not known` where nothing is."""
     if measured.estimate is None or measured.low is None or measured.high is None:
-        return "an unknown share"
+        return "not known"
     decimals = share_decimals(measured.low, measured.high)
     value, low, high = (f"{100 * number:.{decimals}f}" for number in (measured.estimate, measured.low, measured.high))
     return f"{value} % ({low} to {high})"

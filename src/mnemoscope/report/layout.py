@@ -15,7 +15,12 @@ from rich.text import Text
 
 from mnemoscope.report.escapes import escape
 
-LEFT = {"model", "run", "group", "state", "form", "remark", "along", "score", "predictor", "from"}
+LEFT = {"model", "run", "group", "state", "form", "remark", "along", "score", "predictor", "from"} | {
+    "criterion",
+    "lines",
+    "planted",
+    "what",
+}
 FOLDED_WIDTH = 16
 PIPE_WIDTH = 1000
 GAP = 2
