@@ -16,6 +16,8 @@ from mnemoscope.__main__ import main
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+    from finetuned import FineTuned
+
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
@@ -82,3 +84,11 @@ def seen(browser: Browser, drawn_page: str) -> Iterator[Visit]:
     """The drawn study's page, open on a desktop."""
     with visit(browser, drawn_page, accept_downloads=True) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> FineTuned:
+    """A model that was fine-tuned on a file with planted repeats; its training takes half a minute."""
+    from finetuned import fine_tune
+
+    return fine_tune(tmp_path_factory.mktemp("tuned"))

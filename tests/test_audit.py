@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import GPTNeoXForCausalLM
 
-from finetuned import CANARY_DOSES, NUM_HELDOUT, PER_DOSE, REPEATS, FineTuned, fine_tune
+from finetuned import CANARY_DOSES, NUM_HELDOUT, PER_DOSE, REPEATS, FineTuned
 from mnemoscope.audit.auditing import read_audit, run_audit
 from mnemoscope.audit.findings import Wishes
 from mnemoscope.audit.result import AuditResult
@@ -27,11 +27,6 @@ from mnemoscope.version import __version__
 
 CONTEXT, CONTINUATION = 16, 32
 COMMAND = [sys.executable, "-m", "mnemoscope", "audit"]
-
-
-@pytest.fixture(scope="module")
-def tuned(tmp_path_factory) -> FineTuned:
-    return fine_tune(tmp_path_factory.mktemp("tuned"))
 
 
 @pytest.fixture(scope="module")

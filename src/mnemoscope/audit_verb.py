@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, final
 
@@ -23,6 +24,7 @@ _MODEL = Group("Model")
 _PASSAGES = Group("Passages")
 _VERDICT = Group("Verdict")
 _ENDPOINT = Group("Endpoint, instead of --model")
+_SAMPLINGS = "1,0.7:40"
 
 
 @final
@@ -68,7 +70,7 @@ def audit(
     continuations: Annotated[str, Parameter(group=_PASSAGES)] = "16,32",
     offsets: Annotated[int, Parameter(group=_PASSAGES)] = 1,
     sample: Annotated[int | None, Parameter(group=_PASSAGES)] = None,
-    samplings: Annotated[str, Parameter(group=_PASSAGES)] = "1,0.7:40",
+    samplings: Annotated[str, Parameter(group=_PASSAGES)] = _SAMPLINGS,
     near: Annotated[float, Parameter(group=_PASSAGES)] = 0.9,
     seed: Annotated[int, Parameter(group=_PASSAGES)] = 0,
     revision: Annotated[str | None, Parameter(group=_MODEL)] = None,
@@ -145,12 +147,18 @@ def audit(
     """
     from mnemoscope.audit.settings import AuditSettings
 
-    if (model is None) == (black_box.endpoint is None):
-        raise ConfigError("--model, --endpoint: expected one of them")
+    own = {
+        "--revision": revision is not None,
+        "--dtype": dtype != "float32",
+        "--device": device != "auto",
+        "--batch-size": batch_size != "auto",
+        "--samplings": samplings != _SAMPLINGS,
+        "--bos": bos,
+        "--engine, --address, --workers": where != HERE,
+    }
+    _check_side(model, black_box, [name for name, is_given in own.items() if is_given])
     settings = AuditSettings(
-        model=ModelConfig(
-            source=model or black_box.endpoint_model or "", revision=revision, dtype=dtype, device=device
-        ),
+        model=ModelConfig(source=model or "endpoint", revision=revision, dtype=dtype, device=device),
         train=tuple(train),
         heldout=tuple(heldout),
         tokenizer=tokenizer,
@@ -169,6 +177,22 @@ def audit(
     wishes = _wishes(thresholds, fail_on, canaries, baseline, detector=detector, redacted=not show_private)
     result = _audit(settings, out, wishes, black_box, where)
     _tell(result, out, as_json=json)
+
+
+def _check_side(model: str | None, black_box: EndpointOptions, own: Sequence[str]) -> None:
+    """ConfigError where it is not said what is audited, or where an option would have no effect on it.
+
+    `own` names the options given that are only for a model at hand.
+    """
+    if (model is None) == (black_box.endpoint is None):
+        raise ConfigError("--model, --endpoint: expected one of them")
+    if model is None and own:
+        raise ConfigError(f"{own[0]}: given with --endpoint, where it has no effect; expected it with --model only")
+    if model is None and not black_box.endpoint_model:
+        raise ConfigError("--endpoint-model: expected the name by which the endpoint knows the model")
+    for each in fields(black_box):
+        if model is not None and getattr(black_box, each.name) != each.default:
+            raise ConfigError(f"--{each.name.replace('_', '-')}: given with --model; expected it with --endpoint only")
 
 
 def _wishes(
@@ -245,9 +269,10 @@ def _samplings(text: str) -> tuple[Sampling, ...]:
     for part in text.replace(" ", "").split(","):
         temperature, _, top_k = part.partition(":")
         try:
-            samplings.append(Sampling(temperature=float(temperature), top_k=int(top_k) if top_k else None))
+            numbers = float(temperature), int(top_k) if top_k else None
         except ValueError:
             raise ConfigError(f"--samplings: {part!r} given; expected TEMPERATURE or TEMPERATURE:TOP_K") from None
+        samplings.append(Sampling(temperature=numbers[0], top_k=numbers[1]))
     return tuple(samplings)
 
 

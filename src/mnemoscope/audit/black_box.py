@@ -31,7 +31,7 @@ from mnemoscope.errors import ConfigError
 from mnemoscope.progress import Progress
 
 KNOWABLE: Final = ("max_recited_excess", "max_near_excess", "max_leaks", "min_passages")
-"""The criteria that decide where nothing else is said."""
+"""The criteria that every audit of an endpoint can judge."""
 
 
 def run_black_box(
@@ -44,13 +44,14 @@ def run_black_box(
 ) -> AuditResult:
     """Audit what answers at an endpoint, and write audit.json, summary.md and report.html into `folder`.
 
-    The same call again asks only what has no answer yet. ConfigError without a tokenizer, which cuts texts into
-    passages; EngineError and others as `ask_passages`.
+    The same call again asks only what has no answer yet. Of the settings' model nothing is read. ConfigError without a
+    tokenizer, which cuts texts into passages; EndpointError and others as `ask_passages`.
     """
     folder, wishes = Path(folder), wishes or Wishes()
     if settings.tokenizer is None:
         raise ConfigError("--tokenizer: expected one with --endpoint, to cut the files into passages")
-    inputs = read_inputs(settings, wishes, folder)
+    # Its name is the server's own: no folder here, and nothing that a hub is to be asked for.
+    inputs = read_inputs(settings, wishes, folder, model=None)
     everything = inputs.everything
     context, continuation = choose_reference(everything, settings)
     tokenizer = inputs.files.train.tokenizer
@@ -81,9 +82,8 @@ def run_black_box(
         facts=facts.take(is_own_R & is_known_R),
         canaries=inputs.canaries,
         planted=facts.take(~is_own_R & is_known_R),
+        passages=everything.take(is_own_R),
     )
-    if not wishes.fail_on:
-        wishes = replace(wishes, fail_on=KNOWABLE if inputs.canaries is None else (*KNOWABLE, "max_canaries_recited"))
     heard = told.take(is_own_R & is_known_R)
     result = findings.result()
     result = replace(
@@ -108,9 +108,19 @@ def run_black_box(
         signals=(),
         extraction=(),
         notes=(*told.notes, *result.notes),
-        provenance=result.provenance | {"endpoint": {"address": endpoint.address, "model": endpoint.model}},
+        provenance=result.provenance
+        | {"model": {"label": endpoint.model}, "endpoint": {"address": endpoint.address, "model": endpoint.model}},
     )
-    return finish(result, inputs.earlier, wishes, folder)
+    return finish(result, inputs.earlier, replace(wishes, fail_on=wishes.fail_on or _knowable(wishes, result)), folder)
+
+
+def _knowable(wishes: Wishes, result: AuditResult) -> tuple[str, ...]:
+    """The criteria that decide where nothing else is said: those that answers tell of."""
+    more = {
+        "max_code_leaks": wishes.thresholds.max_code_leaks is not None,
+        "max_canaries_recited": any(dose.repeats for dose in result.canaries),
+    }
+    return (*KNOWABLE, *(name for name, is_judged in more.items() if is_judged))
 
 
 def facts_of(

@@ -69,9 +69,18 @@ class AuditSettings:
     def __post_init__(self) -> None:
         if not 0 < self.near_similarity <= 1:
             raise ConfigError(f"near_similarity: {self.near_similarity} given; expected more than 0, at most 1")
-        for name, value in (("offsets_per_document", self.offsets_per_document + 1), ("sample", self.sample or 1)):
-            if value < 1:
-                raise ConfigError(f"{name}: {value} given; expected a positive number")
+        for name, value, least in (
+            ("offsets_per_document", self.offsets_per_document, 0),
+            ("sample", self.sample, 1),
+            ("batch_size", None if self.batch_size == "auto" else self.batch_size, 1),
+        ):
+            if value is not None and value < least:
+                raise ConfigError(f"{name}: {value} given; expected {least} or more")
+        if not 0 <= self.seed < 2**64:
+            raise ConfigError(f"seed: {self.seed} given; expected 0 to 2^64 - 1")
+        if len(set(self.samplings)) < len(self.samplings):
+            named = ", ".join(sampling.name for sampling in self.samplings)
+            raise ConfigError(f"samplings: {named} given; expected each once")
         _ = self.grid
 
     @property
