@@ -204,7 +204,7 @@ def test_a_file_that_was_changed_after_planting_is_told_of():
     assert "1 of 2 canaries" in deduplicated[0]
     assert "(2 copies instead of 5)" in deduplicated[0]
     assert twins[0].startswith("1 canaries that were to be planted nowhere")
-    assert short[0].startswith("2 canaries are too short")
+    assert short[0].startswith("2 canaries count nowhere")
 
 
 def test_documents_of_canaries_have_the_training_files_form(tmp_path):

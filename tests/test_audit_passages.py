@@ -7,7 +7,9 @@ from itertools import accumulate
 import numpy as np
 import pytest
 
+from mnemoscope.audit.auditing import cut_inputs
 from mnemoscope.audit.documents import Documents
+from mnemoscope.audit.findings import Files
 from mnemoscope.audit.passages import (
     PassageCounts,
     context_labels,
@@ -16,6 +18,7 @@ from mnemoscope.audit.passages import (
     draw_documents,
     join_passages,
 )
+from mnemoscope.audit.passing import choose_reference
 from mnemoscope.audit.settings import AuditSettings
 from mnemoscope.config import ModelConfig
 from mnemoscope.errors import CorpusError
@@ -176,3 +179,29 @@ def test_files_that_give_nothing_are_refused():
         CorpusError, match=r"lines of the form 'text', train\.jsonl of 'messages'; expected training and"
     ):
         cut_passages(long, talk, settings())
+
+
+def test_canaries_are_no_members_and_choose_nothing():
+    """By hand: of 4 short documents and 9 copies of a long canary, members are the 4 and the reference is theirs; a
+    file of canaries alone is refused.
+    """
+    short, canary = [np.arange(6) + 10 * i for i in range(4)], np.arange(100, 140)
+    train = documents_of([*short[:2], *[canary] * 9, *short[2:]])
+    number = np.array([-1, -1, *[0] * 9, -1, -1])
+    files = Files(train, HELDOUT, documents_of([canary, canary + 100]), number)
+    inputs = cut_inputs(files, settings())
+    own = inputs.passages.is_member_R
+    assert inputs.passages.document_R[own].tolist() == [0, 0, 1, 1, 11, 11, 12, 12]
+    assert inputs.passages.document_R[~own].tolist() == [0, 0, 0]
+    assert choose_reference(inputs.passages, settings()) == (0, 2)
+    assert choose_reference(cut_passages(train, HELDOUT, settings()), settings()) == (
+        1,
+        7,
+    )  # as the copies would have it
+    counts = count_documents(train, settings(), inputs.passages, is_member=True, is_other_N=number >= 0)
+    assert counts == PassageCounts(4, 0, 8)
+    assert inputs.planted is not None
+    assert inputs.planted.document_R.tolist() == [0, 1]
+    assert not inputs.planted.is_member_R.any()
+    with pytest.raises(CorpusError, match="holds canaries alone"):
+        cut_inputs(Files(train, HELDOUT, files.canaries, np.zeros(13, np.int64)), settings())

@@ -230,5 +230,8 @@ def planting_notes(canaries: Canaries, num_copies: Sequence[int], is_recited: Se
             "what the canaries show holds for a model that was trained on the planted file."
         )
     if short := sum(recited is None for recited in is_recited):
-        notes.append(f"{short} canaries are too short for the context and continuation; plant longer ones (--words).")
+        notes.append(
+            f"{short} canaries count nowhere: too short for the context and continuation (plant longer ones: --words), "
+            "or not answered for by an endpoint."
+        )
     return tuple(notes)

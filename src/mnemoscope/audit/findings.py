@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from mnemoscope.audit.baseline import outcomes_of
 from mnemoscope.audit.blind_check import blind_check
-from mnemoscope.audit.canaries import Canaries, dose_rows, find_recited, match_canaries, planting_notes
+from mnemoscope.audit.canaries import Canaries, dose_rows, find_recited, planting_notes
 from mnemoscope.audit.copies import count_copies, deduplicate_first, dose_windows, doses
 from mnemoscope.audit.documents import Documents
 from mnemoscope.audit.duplicates import Clusters, cluster_documents
 from mnemoscope.audit.exposed import Described, exposed
 from mnemoscope.audit.exposure import NearFacts, extraction, is_known, measure_nearness, near_verbatim, recited
-from mnemoscope.audit.facts import AuditFacts
+from mnemoscope.audit.facts import AuditFacts, Passages
 from mnemoscope.audit.leaks import (
     Detect,
     Recited,
@@ -33,7 +33,7 @@ from mnemoscope.audit.leaks import (
     redact_text,
     with_library,
 )
-from mnemoscope.audit.passages import count_documents
+from mnemoscope.audit.passages import count_documents, least_words
 from mnemoscope.audit.result import AuditResult, BlindCheck, CanaryDose, Leak
 from mnemoscope.audit.settings import AuditSettings
 from mnemoscope.audit.signals import measure_signals, representatives
@@ -71,6 +71,8 @@ class Files(NamedTuple):
     heldout: Documents
     canaries: Documents | None
     """One for each canary, in their order."""
+    canary_of_train: NDArray[np.int64]
+    """Of each training document the canary that it is, -1 for none."""
 
 
 @final
@@ -86,10 +88,14 @@ class Findings:
         facts: AuditFacts,
         canaries: Canaries | None,
         planted: AuditFacts,
+        passages: Passages | None = None,
     ) -> None:
-        """`planted` are the facts of the canaries, whose documents are numbered as they are."""
+        """`planted` are the facts of the canaries, whose documents are numbered as they are; `passages` all that were
+        cut, where the model was not heard of each.
+        """
         self._settings, self._wishes, self._files, self._facts = settings, wishes, files, facts
         self._canaries, self._planted = canaries, planted
+        self._cut = facts.passages if passages is None else passages
 
     def result(self) -> AuditResult:
         """Everything but criteria, state and headline."""
@@ -141,21 +147,9 @@ class Findings:
         return measure_nearness(self._facts)
 
     @cached_property
-    def _canary_of_document(self) -> NDArray[np.int64]:
-        """Of each training document the canary that it is, -1 for none."""
-        train, planted = self._files.train, self._files.canaries
-        if planted is None:
-            return np.full(train.num, -1, np.int64)
-        return match_canaries([planted.tokens(each) for each in range(planted.num)], train.tokens, train.num)
-
-    @cached_property
     def units(self) -> Units:
         """What stands or falls together, and what takes part at all."""
-        passages = self._facts.passages
-        is_canary_R = np.zeros(len(passages.length_R), np.bool_)
-        own_R = passages.is_member_R
-        is_canary_R[own_R] = self._canary_of_document[passages.document_R[own_R]] >= 0
-        return find_units(passages, self._clusters, self.copies_R, is_left_out_R=is_canary_R)
+        return find_units(self._facts.passages, self._clusters, self.copies_R)
 
     @cached_property
     def _detect(self) -> Detect:
@@ -214,11 +208,11 @@ class Findings:
         facts, passages = self._facts, self._facts.passages
         context, n = facts.reference
         sizes: dict[str, int] = {}
-        for name, documents, is_member in (
-            ("training", self._files.train, True),
-            ("held-out", self._files.heldout, False),
+        for name, documents, is_member, is_other in (
+            ("training", self._files.train, True, self._files.canary_of_train >= 0),
+            ("held-out", self._files.heldout, False, None),
         ):
-            counts = count_documents(documents, self._settings, passages, is_member=is_member)
+            counts = count_documents(documents, self._settings, self._cut, is_member=is_member, is_other_N=is_other)
             sizes[f"{name} documents"] = counts.num_documents
             sizes[f"{name} passages"] = counts.num_passages
             sizes[f"{name} documents too short"] = counts.num_short
@@ -226,8 +220,9 @@ class Findings:
         sizes["held-out passages that training has seen"] = int(left_out.sum())
         sizes["passages at the reference"] = int((facts.fits(context, n) & self.units.is_kept_R).sum())
         limit = FRAGILE_MARGIN[self._settings.model.dtype]
-        margins = facts.continuation_of(facts.tokens.margin_RW, context, n)
-        sizes["fragile passages"] = int((np.asarray(margins).min(1, initial=np.inf) < limit).sum())
+        margins = np.asarray(facts.continuation_of(facts.tokens.margin_RW, context, n))
+        if not np.isnan(margins).any():  # an endpoint tells none
+            sizes["fragile passages"] = int((margins.min(1, initial=np.inf) < limit).sum())
         sizes["training documents that are exact copies"] = self._clusters.num_exact
         sizes["training documents that are near-exact copies"] = self._clusters.num_near
         return sizes
@@ -240,15 +235,15 @@ class Findings:
                 f"{num:,} held-out passages stand in the training files, or belong to near-exact copies of their "
                 "documents: they are left out."
             )
-        for name in ("training", "held-out"):
-            if num := sizes[f"{name} documents too short"]:
-                settings = self._settings
-                least = f"{settings.contexts[0]} + {settings.continuations[0]} tokens"
-                notes.append(f"{num:,} {name} documents are shorter than {least} and have no passage.")
+        least = least_words(self._files.train, self._settings)
+        notes.extend(
+            f"{num:,} {name} documents have no passage: it takes {least}."
+            for name in ("training", "held-out")
+            if (num := sizes[f"{name} documents too short"])
+        )
         if self._canaries is not None:
-            copies = np.bincount(
-                self._canary_of_document[self._canary_of_document >= 0], minlength=len(self._canaries.canaries)
-            )
+            found = self._files.canary_of_train
+            copies = np.bincount(found[found >= 0], minlength=len(self._canaries.canaries))
             notes.extend(planting_notes(self._canaries, copies.tolist(), self._recited_canaries()))
         return list(dict.fromkeys(notes))
 

@@ -48,18 +48,20 @@ def cut_passages(train: Documents, heldout: Documents, settings: AuditSettings) 
     much of the prompt as the longest context allows. What is too short for the smallest cell gives nothing (see
     `count_documents`). CorpusError where no member or no held-out document gives any.
     """
-    _check_alike(train, heldout)
-    parts = [
-        _lay_out(documents, list(_cut(documents, settings)), settings, is_member=is_member)
-        for documents, is_member in ((train, True), (heldout, False))
-    ]
-    for documents, part in zip((train, heldout), parts, strict=True):
-        if not part.kind_R:
-            raise CorpusError(
-                f"{documents.address}: none of its {documents.num} documents is long enough; expected some with "
-                f"{_need(documents, settings)}"
-            )
-    return join_passages(parts)
+    check_alike(train, heldout)
+    groups = (train, True), (heldout, False)
+    return join_passages([cut_group(documents, settings, is_member=is_member) for documents, is_member in groups])
+
+
+def cut_group(documents: Documents, settings: AuditSettings, *, is_member: bool) -> Passages:
+    """The passages of one group's documents; CorpusError where there are none."""
+    passages = _lay_out(documents, list(_cut(documents, settings)), settings, is_member=is_member)
+    if not passages.kind_R:
+        raise CorpusError(
+            f"{documents.address}: none of its {documents.num} documents is long enough; expected some with "
+            f"{least_words(documents, settings)}"
+        )
+    return passages
 
 
 def join_passages(parts: Sequence[Passages]) -> Passages:
@@ -79,11 +81,17 @@ def join_passages(parts: Sequence[Passages]) -> Passages:
 
 
 def count_documents(
-    documents: Documents, settings: AuditSettings, passages: Passages, *, is_member: bool
+    documents: Documents,
+    settings: AuditSettings,
+    passages: Passages,
+    *,
+    is_member: bool,
+    is_other_N: NDArray[np.bool_] | None = None,
 ) -> PassageCounts:
-    """What became of the documents of one group."""
+    """What became of the documents of one group, given all its passages; `is_other_N` are none of the group."""
     own_R = passages.is_member_R == is_member
-    num_documents = len(draw_documents(documents, settings))
+    drawn = draw_documents(documents, settings)
+    num_documents = len(drawn) if is_other_N is None else int((~is_other_N[drawn]).sum())
     num_used = len(np.unique(passages.document_R[own_R]))
     return PassageCounts(num_documents, num_documents - num_used, int(own_R.sum()))
 
@@ -100,7 +108,8 @@ def context_labels(passages: Passages, settings: AuditSettings) -> tuple[str, ..
     return (PROMPT,) if "turn" in passages.kind_R else tuple(str(context) for context in settings.contexts)
 
 
-def _check_alike(train: Documents, heldout: Documents) -> None:
+def check_alike(train: Documents, heldout: Documents) -> None:
+    """CorpusError where two groups' files are not of one form."""
     if train.form != heldout.form:
         raise CorpusError(
             f"{train.address} has lines of the form {train.form!r}, {heldout.address} of {heldout.form!r}; "
@@ -108,7 +117,8 @@ def _check_alike(train: Documents, heldout: Documents) -> None:
         )
 
 
-def _need(documents: Documents, settings: AuditSettings) -> str:
+def least_words(documents: Documents, settings: AuditSettings) -> str:
+    """What a document needs to have a passage."""
     least = settings.continuations[0]
     if documents.is_conversation:
         return f"a prompt, and an assistant's turn of {least} tokens or more behind it"

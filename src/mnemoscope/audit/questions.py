@@ -51,12 +51,13 @@ def ask_of(passages: Passages, row: int, context: int, continuations: Sequence[i
         return None
     tokens = passages.tokens_RW[row]
     prompt = decode(tokens[:start])
-    if not prompt:
+    if not prompt.strip(_BROKEN):
         return None
     truths = tuple(_truth(tokens, prompt, start + n, decode) if n in fitting else None for n in continuations)
     if all(truth is None for truth in truths):
         return None
-    return Question(prompt, truths, start, max(fitting) + EXTRA_TOKENS)
+    # What is left of a character that the passage begins inside is no text that the model has seen.
+    return Question(prompt.lstrip(_BROKEN), truths, start, max(fitting) + EXTRA_TOKENS)
 
 
 def _truth(tokens: NDArray[np.int32], prompt: str, stop: int, decode: Decode) -> str | None:
