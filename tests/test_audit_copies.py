@@ -233,6 +233,7 @@ def test_separation_is_told_and_tested():
     touching = measure_trend(windows_of([1, 1, 2, 2, 4], [0, 0, 0, 1, 1]))
     assert touching.slope.estimate is None
     assert touching.p_value > 0.05
+    assert touching.sentence.startswith("Copies part them, but for those with 2: ")
     assert "(2 passages) has 2 copies or more, what is not (3 passages) 2 or fewer" in touching.sentence
 
 

@@ -109,6 +109,26 @@ def test_what_lies_across_the_border_is_hidden_on_both_sides(context, continuati
     assert shown[1].startswith(HIDDEN)
 
 
+@pytest.mark.parametrize("secret", ["sk-ant-api03-7f2d8ab39c11", "+49 30 12 34 567", "ada.lovelace@example.org"])
+def test_what_an_end_cuts_through_is_hidden(secret):
+    """Wherever a passage ends within a number, address or key, no digit is shown of it, and no @."""
+    for cut in range(1, len(secret)):
+        end, start = redact_passage("the word is ", secret[:cut])[1], redact_passage(secret[cut:] + " so", " it is")[0]
+        for shown in (end, start, redact_text(f"the word is {secret[:cut]}")):
+            assert not any(sign.isdigit() or sign == "@" for sign in shown)
+        assert start.endswith(" so")
+    leak = find_leaks([Recited("call ", "+49 30 1234567 or ask ada@b.org, +49 40 98", True)])[0]
+    assert leak.examples
+    assert not any(sign.isdigit() for example in leak.examples for sign in example)
+
+
+def test_what_no_end_cuts_through_is_shown():
+    """A text's own start, words inside, and sentences of a script without spaces stay."""
+    assert redact_text("1984 was a year of 12 months") == "1984 was a year of 12 months"
+    assert redact_passage("in 3 of 4 cases", " it was 5 or so") == ("in 3 of 4 cases", " it was 5 or so")
+    assert redact_passage("他有3本书", "，她有4本书") == ("他有3本书", "，她有4本书")
+
+
 def test_long_text_is_hidden_from_a_length_on():
     """The continuation is shown up to so many characters, of the context half as many before it; none: all of it."""
     context, continuation = "a" * 500, "b" * 500

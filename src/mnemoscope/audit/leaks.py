@@ -37,6 +37,9 @@ _MAX_BLOCKS: Final = 16
 _AROUND: Final = 24
 """Characters around an example's thing that are shown with it."""
 _MAX_CODE_EXAMPLE: Final = 120
+_MAX_CUT_WORDS: Final = 12
+_CUT_WORD: Final = re.compile(r"\s*[!-~\u00a1-\u024f]+")
+"""Scripts without spaces are left out: a digit in a sentence would hide all of it."""
 _MIN_CODE_LINES: Final = 3
 _MIN_CODE_CHARACTERS: Final = 60
 
@@ -96,8 +99,13 @@ def with_library() -> Detect:
 def redact_text(
     text: str, *, max_characters: int | None = MAX_VERBATIM_CHARACTERS, detect: Detect | None = None
 ) -> str:
-    """The text with blocks for whatever looks private, and for all that follows `max_characters` shown in a row."""
-    return redact_passage("", text, max_characters=max_characters, detect=detect)[1]
+    """A text's beginning with blocks for whatever looks private, also at its end where it may be cut through, and for
+    all that follows `max_characters` shown in a row.
+    """
+    is_hidden = _hide(text, (detect or find_spans)(text), is_beginning=True)
+    if max_characters is not None:
+        is_hidden[max_characters:] = b"\x01" * max(0, len(text) - max_characters)
+    return _with_blocks(text, is_hidden, 0, len(text))
 
 
 def redact_passage(
@@ -107,22 +115,48 @@ def redact_passage(
     max_characters: int | None = MAX_VERBATIM_CHARACTERS,
     detect: Detect | None = None,
 ) -> tuple[str, str]:
-    """Both parts with blocks for what looks private in the whole, and for what is more than may be shown.
+    """Both parts with blocks for what looks private in the whole or may be cut through by its ends, and for what is
+    more than may be shown.
 
     Of the continuation the beginning is shown, of the context half as many characters, its end: what stands next to
     the continuation tells the most.
     """
     text = context + continuation
-    is_hidden = bytearray(len(text))
-    for span in (detect or find_spans)(text):
-        if span.kind not in CODE_KINDS:
-            is_hidden[span.start : span.stop] = b"\x01" * (span.stop - span.start)
+    is_hidden = _hide(text, (detect or find_spans)(text))
     border = len(context)
     if max_characters is not None:
         is_hidden[: max(0, border - max_characters // 2)] = b"\x01" * max(0, border - max_characters // 2)
         over = len(text) - border - max_characters
         is_hidden[len(text) - max(0, over) :] = b"\x01" * max(0, over)
     return _with_blocks(text, is_hidden, 0, border), _with_blocks(text, is_hidden, border, len(text))
+
+
+def _hide(text: str, spans: Iterable[Span], *, is_beginning: bool = False) -> bytearray:
+    """1 at each character of what looks private: of the spans but those of code, and of what an end may cut through.
+
+    At the end only, where the text is a beginning.
+    """
+    is_hidden = bytearray(len(text))
+    for span in spans:
+        if span.kind not in CODE_KINDS:
+            is_hidden[span.start : span.stop] = b"\x01" * (span.stop - span.start)
+    first, last = 0 if is_beginning else _count_cut(text), _count_cut(text[::-1])
+    is_hidden[:first] = b"\x01" * first
+    is_hidden[len(text) - last :] = b"\x01" * last
+    return is_hidden
+
+
+def _count_cut(text: str) -> int:
+    """Characters at its start that may be the rest of a number, an address or a key, of which no detector knows a half:
+    words in a row that have a digit or an @.
+    """
+    place = 0
+    for _ in range(_MAX_CUT_WORDS):
+        word = _CUT_WORD.match(text, place)
+        if word is None or not re.search(r"[\d@]", word[0]):
+            break
+        place = word.end()
+    return place
 
 
 def _with_blocks(text: str, is_hidden: Sequence[int], start: int, stop: int) -> str:
@@ -151,10 +185,7 @@ class _Found(NamedTuple):
         else:
             start, stop = max(0, start - _AROUND), min(len(self.text), stop + _AROUND)
         ends = ("…" if start else ""), ("…" if stop < len(self.text) else "")
-        is_hidden = bytearray(len(self.text))
-        for span in self.spans if redacted else ():
-            if span.kind not in CODE_KINDS:
-                is_hidden[span.start : span.stop] = b"\x01" * (span.stop - span.start)
+        is_hidden = _hide(self.text, self.spans) if redacted else bytearray(len(self.text))
         return ends[0] + _with_blocks(self.text, is_hidden, start, stop) + ends[1]
 
 

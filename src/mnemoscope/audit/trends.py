@@ -73,11 +73,13 @@ def _separated(x_N: Floats, y_N: NDArray[np.bool_], windows: DoseWindows, seed: 
     p_value = permute_clusters(x_N, y_N, windows.unit_N, seed=seed)
     copies_N = windows.copies_N
     if x_N[y_N].mean() > x_N[~y_N].mean():
-        recited, others = f"{copies_N[y_N].min():,} copies or more", f"{copies_N[~y_N].max():,} or fewer"
+        bounds, words = (copies_N[y_N].min(), copies_N[~y_N].max()), ("more", "fewer")
     else:
-        recited, others = f"{copies_N[y_N].max():,} copies or fewer", f"{copies_N[~y_N].min():,} or more"
+        bounds, words = (copies_N[y_N].max(), copies_N[~y_N].min()), ("fewer", "more")
+    recited, others = f"{bounds[0]:,} copies or {words[0]}", f"{bounds[1]:,} or {words[1]}"
+    but = f", but for those with {bounds[0]:,}" if bounds[0] == bounds[1] else ""
     sentence = (
-        f"Copies part them: what is recited ({plural(int(y_N.sum()), 'passage')}) has {recited}, what is not "
+        f"Copies part them{but}: what is recited ({plural(int(y_N.sum()), 'passage')}) has {recited}, what is not "
         f"({plural(int((~y_N).sum()), 'passage')}) {others}, so that no slope fits best; p = {p_value:.2g} by "
         "permutation."
     )

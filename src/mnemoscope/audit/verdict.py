@@ -192,7 +192,7 @@ def _judge_leaks(
 def _judge_signals(result: AuditResult, threshold: float) -> Criterion:
     name = "max_signal_tpr_at_1"
     if not result.signals:
-        return Criterion(name, "unknown", _NOTHING, threshold, "No signal was computed in this audit.")
+        return Criterion(name, "unknown", _NOTHING, threshold, "Not computed in this audit.")
     known = [signal for signal in result.signals if signal.tpr_at_1.low is not None]
     if not known:
         least = min(signal.num_control for signal in result.signals)
