@@ -24,7 +24,7 @@ from audit_results import (
     share,
     undecided,
 )
-from mnemoscope.audit.advice import advise
+from mnemoscope.audit.advice import Advice, advise
 from mnemoscope.audit.gauge import WIDTH, gauge_of
 from mnemoscope.audit.result import CanaryDose, Criterion, Difference, Dose, Leak
 from mnemoscope.audit.separation import least_rows, measure_rate
@@ -347,11 +347,17 @@ def test_advice_asks_for_the_passages_that_would_decide():
 def test_advice_says_that_copies_are_not_the_cause_only_where_they_are_not():
     """What is recited at every dose alike has copies, and the reason does not say that it stands there once."""
     rows = grid(4000, 2000, {(64, 32): (4000, 0)})
-    doses = (Dose(1, 1, share(2000, 2000)), Dose(32, None, share(2000, 2000)))
-    reason = next(one.reason for one in advise(judge(draft(matches=rows, doses=doses), DEFAULTS)))
-    assert reason.startswith("What has copies is recited no more often")
-    reason = next(one.reason for one in advise(judge(draft(matches=rows, doses=doses[:1]), DEFAULTS)))
-    assert reason.startswith("What is recited stands in the training file once")
+
+    def first(*doses: Dose) -> Advice:
+        return advise(judge(draft(matches=rows, doses=doses), DEFAULTS))[0]
+
+    all_single, all_copied = Dose(1, 1, share(2000, 2000)), Dose(32, None, share(2000, 2000))
+    assert first(all_single, all_copied).reason.startswith("What has copies is recited no more often")
+    assert first(all_single).reason.startswith("What is recited stands in the training file once")
+    assert first(Dose(1, 1, share(0, 0)), all_copied).reason.startswith("All that was tried has copies")
+    inside = first(Dose(1, 1, share(2, 2000)), Dose(2, 3, share(0, 0)), all_copied)
+    assert inside.deed.startswith("Remove what is repeated inside different documents")
+    assert "2,000 of 2,000 passages with copies are recited, and 2 of 2,000 without" in inside.reason
 
 
 def test_what_judges_reads_no_model():

@@ -38,14 +38,7 @@ def _advise(result: AuditResult) -> Iterator[Advice]:
     yield from _advise_copies(result)
     is_recited = any(states.get(f"max_{what}_excess") == "fail" for what in ("recited", "near", "extractable"))
     if is_recited and not any(cluster.num_documents > 1 for cluster in result.clusters):
-        has_copies = any(dose.low > 1 and dose.recited.count for dose in result.doses)
-        yield Advice(
-            "Train for fewer epochs, or with a smaller learning rate",
-            "What has copies is recited no more often than what has none: it is not copies that are learned by heart."
-            if has_copies
-            else "What is recited stands in the training file once: it is not copies that are learned by heart.",
-            "exposed",
-        )
+        yield _advise_training(result)
     if states.get("max_signal_tpr_at_1") == "unknown" and result.blind and result.blind.is_comparable is False:
         yield Advice(
             "Give a held-out file of the same kind as the training file",
@@ -68,6 +61,31 @@ def _advise_copies(result: AuditResult) -> Iterator[Advice]:
         f"By the dose-response that would spare {spared}, and {tokens:,} tokens of training.",
         "copies",
     )
+
+
+def _advise_training(result: AuditResult) -> Advice:
+    """What to do where no removal of copied documents helps, by what is recited with copies and without."""
+    once = [dose.recited for dose in result.doses if dose.low == 1]
+    more = [dose.recited for dose in result.doses if dose.low > 1]
+    (single, num_single), (copied, num_copied) = (
+        (sum(share.count for share in shares), sum(share.n for share in shares)) for shares in (once, more)
+    )
+    if num_single and copied * num_single > single * num_copied:
+        return Advice(
+            "Remove what is repeated inside different documents, and train again",
+            f"{copied:,} of {num_copied:,} passages with copies are recited, and {single:,} of {num_single:,} without, "
+            "but the documents that hold them are no copies of one another.",
+            "copies",
+        )
+    if not copied:
+        reason = "What is recited stands in the training file once: it is not copies that are learned by heart."
+    elif num_single:
+        reason = (
+            "What has copies is recited no more often than what has none: it is not copies that are learned by heart."
+        )
+    else:
+        reason = "All that was tried has copies, so that it is not known whether fewer of them would do."
+    return Advice("Train for fewer epochs, or with a smaller learning rate", reason, "exposed")
 
 
 def _advise_passages(result: AuditResult) -> Iterator[Advice]:
