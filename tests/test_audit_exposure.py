@@ -282,6 +282,15 @@ def test_exposed_are_ordered_and_different():
     assert (first.continuation_text, first.private) == (" ".join(map(str, rows[0][4:])), ("key",))
 
 
+def test_a_path_that_says_all_of_it_has_said_all_of_it():
+    """Where a near-tie falls one way along the path and the other way at the true tokens, no token mismatches."""
+    passages = passages_of(different_rows(2), member=[1, 0])
+    facts = facts_of(passages, recited=[0, 0])
+    facts.path_Rn[0] = passages.tokens_RW[0, 4:]
+    (found,) = listed(facts, units_of(passages), [1, 0])
+    assert (found.is_full, found.num_recited, found.similarity) == (False, 3, 1.0)
+
+
 def test_a_recited_passage_too_short_for_the_reference_is_listed():
     """At the longest cell that it has room for, of which the greedy path from the reference says nothing."""
     rows = [*different_rows(2), different_rows(3)[2][:5]]

@@ -41,6 +41,7 @@ from mnemoscope.audit.thresholds import Thresholds
 from mnemoscope.audit.trends import measure_trend
 from mnemoscope.audit.units import Units, find_units
 from mnemoscope.config import FRAGILE_MARGIN
+from mnemoscope.report.spoken import plural
 from mnemoscope.version import __version__
 
 Tokens = NDArray[np.int32]
@@ -232,12 +233,12 @@ class Findings:
         sizes = self._sizes()
         if num := sizes["held-out passages that training has seen"]:
             notes.append(
-                f"{num:,} held-out passages stand in the training files, or belong to near-exact copies of their "
-                "documents: they are left out."
+                f"{plural(num, 'held-out passage is', 'held-out passages are')} left out: training has seen their text, word "
+                "for word or as a near-exact copy of their document."
             )
         least = least_words(self._files.train, self._settings)
         notes.extend(
-            f"{num:,} {name} documents have no passage: it takes {least}."
+            f"{plural(num, f'{name} document has', f'{name} documents have')} no passage: it takes {least}."
             for name in ("training", "held-out")
             if (num := sizes[f"{name} documents too short"])
         )
