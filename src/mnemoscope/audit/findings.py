@@ -232,9 +232,9 @@ class Findings:
         notes = [*self._files.train.notes, *self._files.heldout.notes]
         sizes = self._sizes()
         if num := sizes["held-out passages that training has seen"]:
+            are = plural(num, "held-out passage is", "held-out passages are")
             notes.append(
-                f"{plural(num, 'held-out passage is', 'held-out passages are')} left out: training has seen their text, word "
-                "for word or as a near-exact copy of their document."
+                f"{are} left out: training has seen their text, word for word or as a near-exact copy of their document."
             )
         least = least_words(self._files.train, self._settings)
         notes.extend(
