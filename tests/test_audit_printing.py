@@ -11,6 +11,8 @@ from rich.console import Console
 from audit_results import ALL, draft, share
 from mnemoscope.audit.printing import print_audit
 from mnemoscope.audit.result import CanaryDose, Difference, Dose
+from mnemoscope.audit.thresholds import Thresholds
+from mnemoscope.audit.verdict import judge
 from mnemoscope.audit.words import points, points_cell, share_words
 
 
@@ -28,6 +30,15 @@ def test_text_stands_left_below_its_header():
     for header, row in (("criterion", "max_recited_excess"), ("what", "full match"), ("planted", "never")):
         assert any(line.startswith(f"{header}  ") for line in lines)
         assert any(line.startswith(row) for line in lines)
+
+
+def test_what_does_not_decide_is_told():
+    """Of a verdict by leaks alone, two criteria decide, and the others say that they do not."""
+    lines = printed(judge(ALL["failing"](), Thresholds(), fail_on=["max_leaks"]))
+    criteria = [line for line in lines if line.startswith(("max_", "min_"))]
+    deciding = {line.split()[0] for line in criteria if not line.endswith("It does not decide here.")}
+    assert deciding == {"max_leaks", "min_passages"}
+    assert len(criteria) == 7
 
 
 def test_doses_without_passages_are_no_rows():

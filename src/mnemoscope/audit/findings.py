@@ -234,7 +234,7 @@ class Findings:
         if num := sizes["held-out passages that training has seen"]:
             are = plural(num, "held-out passage is", "held-out passages are")
             notes.append(
-                f"{are} left out: training has seen their text, word for word or as a near-exact copy of their document."
+                f"{are} left out: training has seen the text, word for word or as a near-exact copy of its document."
             )
         least = least_words(self._files.train, self._settings)
         notes.extend(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mnemoscope.audit.advice import advise
-from mnemoscope.audit.result import AuditResult, Cluster, Compared, Share, State
+from mnemoscope.audit.result import AuditResult, Cluster, Compared, Criterion, Share, State
 from mnemoscope.audit.verdict import reference_of
 from mnemoscope.audit.words import plain_share, points_cell
 from mnemoscope.report.escapes import escape
@@ -57,7 +57,7 @@ def _tables(result: AuditResult) -> Iterator[Table]:
         [
             Column("criterion", [each.name for each in result.criteria]),
             Column("state", [WORDS[each.state].lower() for each in result.criteria]),
-            Column("remark", [escape(each.sentence) for each in result.criteria]),
+            Column("remark", [_remark(each) for each in result.criteria]),
         ],
     )
     cell = reference_of(result)
@@ -110,6 +110,10 @@ def _compared(rows: list[Compared], caption: str) -> Table:
         ],
         caption=caption,
     )
+
+
+def _remark(criterion: Criterion) -> str:
+    return escape(criterion.sentence) + ("" if criterion.decides else " It does not decide here.")
 
 
 def _lines(cluster: Cluster) -> str:
