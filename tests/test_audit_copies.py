@@ -221,6 +221,15 @@ def test_intervals_of_the_trend_hold_the_truth():
     assert sum(slope.low <= 0.8 <= slope.high for slope in slopes) >= 0.91 * 200
 
 
+def test_a_turn_without_a_prompt_is_at_no_dose():
+    """Nothing predicts its first token: it is left out here as it is of the shares."""
+    rows = np.random.default_rng(0).integers(0, 99, (3, 7)).tolist()
+    passages = passages_of(rows, member=[1, 1, 1])
+    passages.context_RC[1, 1] = 0
+    facts = facts_of(passages, recited=[1, 0, 1])
+    assert dose_windows(facts, units_of(passages), np.ones(3, np.int64)).rows_N.tolist() == [0, 2]
+
+
 def test_separation_is_told_and_tested():
     """All from 8 copies on and none below: no slope, a p-value by permutation, and a sentence with the bound."""
     num_copies = [1] * 30 + [4] * 5 + [8] * 4 + [32] * 6
