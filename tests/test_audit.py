@@ -16,6 +16,7 @@ import torch
 from transformers import GPTNeoXForCausalLM
 
 from finetuned import CANARY_DOSES, NUM_HELDOUT, PER_DOSE, REPEATS, FineTuned
+from mnemoscope.__main__ import main
 from mnemoscope.audit.auditing import read_audit, run_audit
 from mnemoscope.audit.findings import Wishes
 from mnemoscope.audit.result import AuditResult
@@ -113,7 +114,17 @@ def test_more_copies_more_recited(result):
     assert sorted(cluster.num_documents for cluster in first) == [32] * REPEATS[32] + [64] * REPEATS[64]
 
 
-def test_verdict_and_exit_status_follow(settings, tuned, folder, tmp_path):
+def run_command(arguments: list[str], capsys) -> tuple[int, str]:
+    """Exit status and stdout of the command, run in this process: a new one takes ten seconds to import it all."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(sys, "argv", ["mnemoscope", "audit", *arguments])
+        main()
+    status = ended.value.code
+    assert isinstance(status, int)
+    return status, capsys.readouterr().out
+
+
+def test_verdict_and_exit_status_follow(settings, tuned, folder, result, tmp_path, capsys):  # noqa: PLR0917
     """By the command: 1 where criteria fail, 0 where the thresholds allow it, 2 where too little was tried."""
     generous = tmp_path / "generous.toml"
     shares = ("max_recited_excess", "max_near_excess", "max_extractable_excess", "max_signal_tpr_at_1")
@@ -131,10 +142,8 @@ def test_verdict_and_exit_status_follow(settings, tuned, folder, tmp_path):
         (["--thresholds", str(generous), *decides], 0, "PASS"),
         (["--thresholds", str(strict), *decides], 2, "COULD NOT TELL"),
     ):
-        done = subprocess.run([*COMMAND, *same, *more], capture_output=True, text=True, env=os.environ, check=False)
-        assert done.returncode == status, done.stderr
-        assert done.stdout.startswith(word)
-        assert "Traceback" not in done.stderr
+        found, said = run_command([*same, *more], capsys)
+        assert (found, said[: len(word)]) == (status, word)
         written = json.loads((folder / "first" / "audit.json").read_text())
         assert written["state"] == {0: "pass", 1: "fail", 2: "unknown"}[status]
     done = subprocess.run([*COMMAND, *same, "--json"], capture_output=True, text=True, env=os.environ, check=False)

@@ -21,6 +21,16 @@ from mnemoscope.model import FileHashes
 from networks import VOCAB, build
 
 
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """Here and in other processes: bits follow the number of threads."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
 @pytest.fixture
 def small_parts(monkeypatch):
     """Parts of four passages."""
