@@ -242,6 +242,14 @@ def test_a_file_that_cannot_be_planted_into_is_refused(tmp_path, content, words)
     assert [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]
 
 
+def test_the_field_of_a_conversation_may_be_named(tmp_path):
+    """Of a line with two conversations canaries take the form of the named one."""
+    train = write_lines(tmp_path / "train.jsonl", [FORMS["messages"]("a") | FORMS["conversations"]("b")])
+    for field in ("messages", "conversations"):
+        done = plant(train, tmp_path / f"{field}.jsonl", key=tmp_path / f"{field}.json", field=field, seed=0)
+        assert (done.canaries.form.kind, done.canaries.form.field) == (field, field)
+
+
 def test_nothing_that_is_there_is_overwritten(tmp_path):
     """A planted file or its key that exists, the training file itself, one place for both: refused."""
     train = write_lines(tmp_path / "train.jsonl", texts())

@@ -272,6 +272,10 @@ MESSAGE = {"role": "user", "content": "a"}
         ),
         ({"messages": [{"content": "a"}]}, "line 2: message 1 of 'messages' has no role; expected role and content"),
         ({"messages": [{"from": "gtp", "value": ""}]}, "message 1 of 'messages' is from 'gtp'; expected one of human"),
+        (
+            {"messages": [{"from": ["gpt"], "value": ""}]},
+            "message 1 of 'messages' is from ['gpt']; expected one of human",
+        ),
         ({"messages": [{"role": "user"}]}, "message 1 of 'messages' has content of null; expected a string"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
@@ -292,6 +296,18 @@ def test_mistakes_are_named(folder, tmp_path, record, words):
         opened(folder, path)
     assert words in str(refused.value)
     assert not list((tmp_path / "cache").rglob("*.i32"))
+
+
+def test_a_field_that_is_named_is_the_one_that_is_read(folder, tmp_path):
+    """Of a line with two conversations the named one; a name that no line has is told, whatever else is there."""
+    write_config(folder, chat_template=CHATML)
+    talk = [{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "I am kind."}]
+    path = write(tmp_path / "two.jsonl", {"messages": TALK, "conversations": talk})
+    assert texts_of(opened(folder, path, field="conversations"), 0) == ["I am kind."]
+    assert texts_of(opened(folder, path, field="messages"), 0) == texts_of(opened(folder, path), 0) != ["I am kind."]
+    pair = write(tmp_path / "pair.jsonl", {"prompt": "Say it", "completion": " again"})
+    with pytest.raises(CorpusError, match="'messages'"):
+        opened(folder, pair, field="messages")
 
 
 def test_what_cannot_be_meant_is_refused(folder, tmp_path):

@@ -175,9 +175,7 @@ def test_files_that_give_nothing_are_refused():
     talk = documents_of([np.arange(9)], [[(0, 9)]])
     with pytest.raises(CorpusError, match="expected some with a prompt, and an assistant's turn of 2 tokens or more"):
         cut_passages(talk, talk, settings())
-    with pytest.raises(
-        CorpusError, match=r"lines of the form 'text', train\.jsonl of 'messages'; expected training and"
-    ):
+    with pytest.raises(CorpusError, match=r"lines of the form 'text', train\.jsonl of 'messages'; expected files of"):
         cut_passages(long, talk, settings())
 
 

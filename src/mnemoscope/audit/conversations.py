@@ -193,12 +193,11 @@ def open_conversations(
     return Conversations(sources=sources, form=form, tokenizer=opened, template=template, bos_id=bos_id)
 
 
-def _find_form(source: Source, wanted: str | None) -> RecordForm | None:
+def _find_form(source: Source, field: str | None) -> RecordForm | None:
     """The form of a file's first line; None where it is text or tokens, or nothing that is known here."""
-    known = None if wanted in ("messages", "conversations") else wanted
     for line, record, _ in read_records(source):
         try:
-            form = find_form(record, field=known, place=place_document(source, line))
+            form = find_form(record, field=field, place=place_document(source, line))
         except CorpusError:  # whoever reads texts and tokens says what is wrong with them
             return None
         return None if form.kind == "text" else form
@@ -240,7 +239,7 @@ def _check_message(message: object, place: str) -> Message:
         raise CorpusError(f"{place} is {type(message).__name__}; expected an object with role and content")
     given = cast(dict[str, Any], message)
     if "from" in given and "role" not in given:
-        if given["from"] not in _SPEAKERS:
+        if not isinstance(given["from"], str) or given["from"] not in _SPEAKERS:
             raise CorpusError(f"{place} is from {given['from']!r}; expected one of {', '.join(_SPEAKERS)}")
         given = {"role": _SPEAKERS[given["from"]], "content": given.get("value")}
     if not isinstance(given.get("role"), str):

@@ -113,7 +113,7 @@ def check_alike(train: Documents, heldout: Documents) -> None:
     if train.form != heldout.form:
         raise CorpusError(
             f"{train.address} has lines of the form {train.form!r}, {heldout.address} of {heldout.form!r}; "
-            "expected training and held-out files of one form"
+            "expected files of one form"
         )
 
 

@@ -68,10 +68,10 @@ def find_form(record: Mapping[str, Any], *, field: str | None, place: str) -> Re
 
     CorpusError where it has no text, or tokens instead.
     """
+    for kind in ("messages", "conversations"):
+        if field in {None, kind} and isinstance(record.get(kind), list):
+            return RecordForm(kind=kind, field=kind)
     if field is None:
-        for kind in ("messages", "conversations"):
-            if isinstance(record.get(kind), list):
-                return RecordForm(kind=kind, field=kind)
         answer = next((name for name in _ANSWERS if name in record), None)
         if "prompt" in record and answer is not None:
             return RecordForm(kind="prompt", field=answer, is_chat=isinstance(record["prompt"], list))
