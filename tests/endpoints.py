@@ -18,8 +18,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from tokenizers import Tokenizer
 
-from mnemoscope.audit.endpoint import Endpoint
-from mnemoscope.audit.endpoint_facts import EndpointFacts, ask_passages
+from mnemoscope.audit.black_box.endpoint import Endpoint
+from mnemoscope.audit.black_box.endpoint_facts import EndpointFacts, ask_passages
 from mnemoscope.audit.facts import Passages
 from networks import generate, plant_sequences
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from mnemoscope.audit.canary_words import WORDS
-from mnemoscope.audit.planting import plant
+from mnemoscope.audit.files.canary_words import WORDS
+from mnemoscope.audit.files.planting import plant
 from mnemoscope.demo import train_tokenizer
 
 REPEATS = {1: 120, 4: 8, 32: 8, 64: 4}

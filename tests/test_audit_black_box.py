@@ -17,8 +17,8 @@ from transformers import GPTNeoXForCausalLM
 from endpoints import Server, completing
 from finetuned import CANARY_DOSES, NUM_HELDOUT, PER_DOSE, REPEATS, FineTuned
 from mnemoscope.audit.auditing import read_audit, run_audit
-from mnemoscope.audit.black_box import run_black_box
-from mnemoscope.audit.endpoint import Endpoint
+from mnemoscope.audit.black_box.answered import run_black_box
+from mnemoscope.audit.black_box.endpoint import Endpoint
 from mnemoscope.audit.findings import Wishes
 from mnemoscope.audit.result import AuditResult
 from mnemoscope.audit.settings import AuditSettings

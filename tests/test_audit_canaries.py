@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from mnemoscope.audit.canaries import (
+from mnemoscope.audit.files.canaries import (
     NUM_WORDS,
     Canaries,
     Canary,
@@ -24,9 +24,9 @@ from mnemoscope.audit.canaries import (
     read_canaries,
     write_canaries,
 )
-from mnemoscope.audit.canary_words import WORDS
-from mnemoscope.audit.planting import plant
-from mnemoscope.audit.record_forms import RecordForm
+from mnemoscope.audit.files.canary_words import WORDS
+from mnemoscope.audit.files.planting import plant
+from mnemoscope.audit.files.record_forms import RecordForm
 from mnemoscope.errors import ConfigError, CorpusError
 from mnemoscope.intervals import wilson
 
@@ -354,7 +354,7 @@ def test_canaries_are_found_again_among_the_documents_that_an_audit_reads(tmp_pa
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    from mnemoscope.audit.documents import open_documents
+    from mnemoscope.audit.files.documents import open_documents
 
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(sorted(alphabet))}, []))

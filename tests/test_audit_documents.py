@@ -13,7 +13,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from mnemoscope.audit.documents import open_documents
+from mnemoscope.audit.files.documents import open_documents
 from mnemoscope.errors import CorpusError
 
 CHATML = (

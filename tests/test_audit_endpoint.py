@@ -21,11 +21,11 @@ from endpoints import (
     passages_of,
     recited_passages,
 )
-from mnemoscope.audit.endpoint import Endpoint
-from mnemoscope.audit.endpoint_facts import ask_passages, measure_likeness
-from mnemoscope.audit.endpoint_rows import endpoint_exposed, endpoint_near, endpoint_recited
+from mnemoscope.audit.black_box.endpoint import Endpoint
+from mnemoscope.audit.black_box.endpoint_facts import ask_passages, measure_likeness
+from mnemoscope.audit.black_box.endpoint_rows import endpoint_exposed, endpoint_near, endpoint_recited
+from mnemoscope.audit.black_box.questions import EXTRA_TOKENS
 from mnemoscope.audit.exposed import Described
-from mnemoscope.audit.questions import EXTRA_TOKENS
 from mnemoscope.audit.units import Units
 from mnemoscope.errors import ConfigError
 from networks import VOCAB, build, generate
@@ -307,6 +307,7 @@ def test_addresses_are_known(url, is_loopback, address):
 
 def test_it_runs_without_torch():
     """Asking an endpoint needs no torch: it is not imported."""
-    words = "import sys, mnemoscope.audit.endpoint_facts, mnemoscope.audit.planting; print('torch' in sys.modules)"
+    modules = "mnemoscope.audit.black_box.endpoint_facts, mnemoscope.audit.files.planting"
+    words = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

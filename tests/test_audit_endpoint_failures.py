@@ -18,8 +18,8 @@ from endpoints import (
     num_prompts,
     recited_passages,
 )
-from mnemoscope.audit.pacing import Pace
-from mnemoscope.audit.questions import EXTRA_TOKENS
+from mnemoscope.audit.black_box.pacing import Pace
+from mnemoscope.audit.black_box.questions import EXTRA_TOKENS
 from mnemoscope.errors import ConfigError, EndpointError
 from networks import VOCAB, build
 

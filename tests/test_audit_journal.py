@@ -25,7 +25,7 @@ from endpoints import (
     passages_of,
     recited_passages,
 )
-from mnemoscope.audit.journal import JOURNAL_NAME, Journal
+from mnemoscope.audit.black_box.journal import JOURNAL_NAME, Journal
 from mnemoscope.errors import StoreError
 from networks import VOCAB, build, plant_sequences
 
@@ -65,8 +65,8 @@ import sys
 from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
-from mnemoscope.audit.endpoint import Endpoint
-from mnemoscope.audit.endpoint_facts import ask_passages
+from mnemoscope.audit.black_box.endpoint import Endpoint
+from mnemoscope.audit.black_box.endpoint_facts import ask_passages
 from endpoints import CONTINUATIONS, passages_of
 
 url, folder = sys.argv[1:3]

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from mnemoscope.audit.auditing import cut_inputs
-from mnemoscope.audit.documents import Documents
-from mnemoscope.audit.findings import Files
-from mnemoscope.audit.passages import (
+from mnemoscope.audit.files.documents import Documents
+from mnemoscope.audit.files.passages import (
     PassageCounts,
     context_labels,
     count_documents,
@@ -18,6 +17,7 @@ from mnemoscope.audit.passages import (
     draw_documents,
     join_passages,
 )
+from mnemoscope.audit.findings import Files
 from mnemoscope.audit.passing import choose_reference
 from mnemoscope.audit.settings import AuditSettings
 from mnemoscope.config import ModelConfig

@@ -228,8 +228,8 @@ def _audit(
         engine = where.open()
         with show_progress(sys.stderr) as progress:
             return run_audit(settings, out, wishes, engine=engine, progress=progress)
-    from mnemoscope.audit.black_box import run_black_box
-    from mnemoscope.audit.endpoint import Endpoint
+    from mnemoscope.audit.black_box.answered import run_black_box
+    from mnemoscope.audit.black_box.endpoint import Endpoint
 
     endpoint = Endpoint(
         url=black_box.endpoint,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mnemoscope.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mnemoscope.audit.planting import Planted
+    from mnemoscope.audit.files.planting import Planted
 
 
 def canaries(
@@ -49,8 +49,8 @@ def canaries(
     """
     import secrets
 
-    from mnemoscope.audit.canaries import NUM_WORDS
-    from mnemoscope.audit.planting import plant
+    from mnemoscope.audit.files.canaries import NUM_WORDS
+    from mnemoscope.audit.files.planting import plant
 
     planted = plant(
         train,

@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope.audit.baseline import compare_audits, comparison_notes
-from mnemoscope.audit.canaries import Canaries, canary_documents, match_canaries, read_canaries
-from mnemoscope.audit.documents import Documents, open_documents
 from mnemoscope.audit.facts import Passages
+from mnemoscope.audit.files.canaries import Canaries, canary_documents, match_canaries, read_canaries
+from mnemoscope.audit.files.documents import Documents, open_documents
+from mnemoscope.audit.files.passages import check_alike, cut_group, cut_passages, join_passages
 from mnemoscope.audit.findings import Files, Findings, Wishes
 from mnemoscope.audit.leaks import with_library
 from mnemoscope.audit.markdown import to_markdown
 from mnemoscope.audit.page import audit_page
-from mnemoscope.audit.passages import check_alike, cut_group, cut_passages, join_passages
 from mnemoscope.audit.passing import pass_over
 from mnemoscope.audit.result import AuditResult
 from mnemoscope.audit.settings import AuditSettings

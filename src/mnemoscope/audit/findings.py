@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from mnemoscope.audit.baseline import outcomes_of
 from mnemoscope.audit.blind_check import blind_check
-from mnemoscope.audit.canaries import Canaries, dose_rows, find_recited, planting_notes
 from mnemoscope.audit.copies import count_copies, deduplicate_first, dose_windows, doses
-from mnemoscope.audit.documents import Documents
 from mnemoscope.audit.duplicates import Clusters, cluster_documents
 from mnemoscope.audit.exposed import Described, exposed
 from mnemoscope.audit.exposure import NearFacts, extraction, is_known, measure_nearness, near_verbatim, recited
 from mnemoscope.audit.facts import AuditFacts, Passages
+from mnemoscope.audit.files.canaries import Canaries, dose_rows, find_recited, planting_notes
+from mnemoscope.audit.files.documents import Documents
+from mnemoscope.audit.files.passages import count_documents, least_words
 from mnemoscope.audit.leaks import (
     Detect,
     Recited,
@@ -33,7 +34,6 @@ from mnemoscope.audit.leaks import (
     redact_text,
     with_library,
 )
-from mnemoscope.audit.passages import count_documents, least_words
 from mnemoscope.audit.result import AuditResult, BlindCheck, CanaryDose, Leak
 from mnemoscope.audit.settings import AuditSettings
 from mnemoscope.audit.signals import measure_signals, representatives

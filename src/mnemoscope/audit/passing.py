@@ -30,7 +30,7 @@ from mnemoscope.audit.fact_parts import (
     write_part,
 )
 from mnemoscope.audit.facts import AuditFacts, Passages, TokenFacts
-from mnemoscope.audit.passages import context_labels
+from mnemoscope.audit.files.passages import context_labels
 from mnemoscope.audit.settings import AuditSettings
 from mnemoscope.config import ModelConfig
 from mnemoscope.derived import key_of

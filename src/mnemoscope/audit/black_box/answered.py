@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemoscope.audit.auditing import finish, read_inputs
-from mnemoscope.audit.endpoint import Endpoint
-from mnemoscope.audit.endpoint_facts import EndpointFacts, ask_passages
-from mnemoscope.audit.endpoint_rows import endpoint_exposed, endpoint_near, endpoint_recited
+from mnemoscope.audit.black_box.endpoint import Endpoint
+from mnemoscope.audit.black_box.endpoint_facts import EndpointFacts, ask_passages
+from mnemoscope.audit.black_box.endpoint_rows import endpoint_exposed, endpoint_near, endpoint_recited
 from mnemoscope.audit.facts import AuditFacts, Passages, TokenFacts
+from mnemoscope.audit.files.passages import context_labels
 from mnemoscope.audit.findings import Findings, Wishes
-from mnemoscope.audit.passages import context_labels
 from mnemoscope.audit.passing import choose_reference
 from mnemoscope.audit.result import AuditResult
 from mnemoscope.audit.settings import AuditSettings

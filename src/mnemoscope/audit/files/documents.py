@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from mnemoscope.audit.conversations import Conversations, open_conversations
+from mnemoscope.audit.files.conversations import Conversations, open_conversations
 from mnemoscope.config import CorpusConfig
 from mnemoscope.corpus import Corpus, open_corpus
 from mnemoscope.corpus.digest import digest_facts

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple, final
 
-from mnemoscope.audit.completions import CompletionsClient, NoAnswerError
-from mnemoscope.audit.endpoint import Endpoint
-from mnemoscope.audit.journal import Journal, Spending
-from mnemoscope.audit.pacing import Pace
-from mnemoscope.audit.questions import Question
+from mnemoscope.audit.black_box.completions import CompletionsClient, NoAnswerError
+from mnemoscope.audit.black_box.endpoint import Endpoint
+from mnemoscope.audit.black_box.journal import Journal, Spending
+from mnemoscope.audit.black_box.pacing import Pace
+from mnemoscope.audit.black_box.questions import Question
 from mnemoscope.errors import EndpointError
 from mnemoscope.progress import Progress
 from mnemoscope.retries import wait_seconds

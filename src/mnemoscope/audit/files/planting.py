@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from mnemoscope.audit.canaries import (
+from mnemoscope.audit.files.canaries import (
     DOSES,
     NUM_TWINS,
     NUM_WORDS,
@@ -20,7 +20,7 @@ from mnemoscope.audit.canaries import (
     record_line,
     write_canaries,
 )
-from mnemoscope.audit.record_forms import RecordForm, find_form
+from mnemoscope.audit.files.record_forms import RecordForm, find_form
 from mnemoscope.corpus.documents import JSON_LINES_SUFFIXES, place_document, read_records
 from mnemoscope.corpus.draws import draw_below
 from mnemoscope.corpus.sources import Source, find_sources

@@ -16,12 +16,12 @@ from typing import Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope.audit.asking import Answers, ask_endpoint
-from mnemoscope.audit.endpoint import Endpoint
+from mnemoscope.audit.black_box.asking import Answers, ask_endpoint
+from mnemoscope.audit.black_box.endpoint import Endpoint
+from mnemoscope.audit.black_box.journal import Spending
+from mnemoscope.audit.black_box.questions import EXTRA_TOKENS, Decode, Encode, Question, ask_of
 from mnemoscope.audit.exposure import longest_runs
 from mnemoscope.audit.facts import Passages
-from mnemoscope.audit.journal import Spending
-from mnemoscope.audit.questions import EXTRA_TOKENS, Decode, Encode, Question, ask_of
 from mnemoscope.progress import Progress
 
 APPROXIMATE: Final = (

@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from typing import Any, Final, Literal, NamedTuple, cast, final
 
-from mnemoscope.audit.endpoint import Endpoint
+from mnemoscope.audit.black_box.endpoint import Endpoint
 from mnemoscope.retries import is_transient, reason
 from mnemoscope.version import __version__
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from mnemoscope.audit.canary_words import SYLLABLES, WORDS
-from mnemoscope.audit.record_forms import RecordForm
+from mnemoscope.audit.files.canary_words import SYLLABLES, WORDS
+from mnemoscope.audit.files.record_forms import RecordForm
 from mnemoscope.audit.result import CanaryDose, Share
 from mnemoscope.audit.settings import AuditSettings
 from mnemoscope.corpus.draws import draw_below

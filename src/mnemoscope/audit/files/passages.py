@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope.audit.documents import Documents
 from mnemoscope.audit.facts import Passages
+from mnemoscope.audit.files.documents import Documents
 from mnemoscope.audit.settings import PROMPT, AuditSettings, Kind
 from mnemoscope.corpus.draws import sample_below
 from mnemoscope.errors import CorpusError

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope.audit.chat_template import ChatTemplate, Message, find_template
-from mnemoscope.audit.record_forms import RecordForm, find_form
+from mnemoscope.audit.files.chat_template import ChatTemplate, Message, find_template
+from mnemoscope.audit.files.record_forms import RecordForm, find_form
 from mnemoscope.corpus.digest import digest_bytes
 from mnemoscope.corpus.documents import JSON_LINES_SUFFIXES, place_document, read_records
 from mnemoscope.corpus.parts import Parts

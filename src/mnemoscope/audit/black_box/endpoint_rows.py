@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemoscope.audit.endpoint_facts import EndpointFacts
+from mnemoscope.audit.black_box.endpoint_facts import EndpointFacts
 from mnemoscope.audit.exposed import LIMIT, Describe
 from mnemoscope.audit.exposure import FULL_MATCH, LONG_RUN_TOKENS
 from mnemoscope.audit.result import Compared, Exposed
