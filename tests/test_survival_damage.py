@@ -15,6 +15,7 @@ from mnemoscope.config import StudyConfig
 from mnemoscope.errors import ConfigError, StoreError
 from mnemoscope.manifest import read_manifest
 from mnemoscope.run import run_study
+from mnemoscope.store import find_damage, open_study, record_name
 
 NUM_HARMED = 30
 
@@ -103,3 +104,19 @@ def test_a_torn_record_of_a_study(config, expected, folder, num_left):
     run_study(config, folder)
     assert (folder / "study.toml").read_bytes() == content
     assert_undisturbed(folder, expected)
+
+
+def test_no_bit_of_a_commit_is_spare(config, folder):
+    """Every bit of a commit, flipped by itself: it is found damaged, never read as if it were as it was written."""
+    run = open_study(folder).run("tiny")
+    path = folder / "scores" / "tiny" / "control-000000000004.json"
+    content = path.read_bytes()
+    [shard] = [each for each in run.shards if record_name(run, each).endswith(path.name)]
+    unnoticed = []
+    for place in range(len(content)):
+        for bit in range(8):
+            harmed = content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :]
+            path.write_bytes(harmed)
+            if shard not in {damage.shard for damage in find_damage(folder, run)}:
+                unnoticed.append((place, bit))
+    assert unnoticed == []

@@ -96,7 +96,7 @@ class ShardRecord:
     bytes: int
     sha256: str
     fingerprint: str
-    num_audited: int = 0
+    num_audited: int
     """Sequences that were scored again in float32; 0 without an audit."""
 
     @property
